@@ -1,0 +1,266 @@
+/**
+ * A sealed record: what a wallet signs, one link of its device's chain. Layout and keys: protocol/README.md and ecp.cddl.
+ * A record holds either the rows of one meter or events of the wallet; both are links of the same chain.
+ */
+import { type CoseSign1, contentTypes, decodeCose, digestOf, type Sha256, type Sign, signCose } from "./cose-sign1.ts";
+import { type CborKey, type CborMap, type CborValue, decodeCbor, encodeCbor } from "./deterministic-cbor.ts";
+import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "./field.ts";
+import { clockStateLetters, hasValues, statuses, statusLetters } from "./reading-status.ts";
+import { Refusal } from "./refusal.ts";
+
+export const recordVersion = 1;
+export const recordBytesMax = 16_384;
+export const rowsMax = 1_440;
+export const codesMax = 64;
+export const codeMax = 65_535;
+export const eventsMax = 64;
+export const metersMax = 256;
+export const slotSecondsMax = 86_400;
+/** So that the difference of two values is a safe integer. */
+export const valueMax = 2 ** 52 - 1;
+export const previousBytes = 16;
+/** `previous` of the first record of a device's first epoch. */
+export const noPrevious: Uint8Array = new Uint8Array(previousBytes);
+
+export interface Row {
+  /** Unix seconds of the end of the row's slot; seconds since boot where the record's clock state is relative. */
+  readonly timeS: number;
+  readonly status: number;
+  /** One integer a code; empty where the status is one without values (see reading-status.ts). */
+  readonly values: readonly number[];
+}
+
+/** An event: its code and parameters. Codes: {@link eventCodes}. */
+export type RecordEvent = readonly [code: number, ...parameters: (number | string | Uint8Array)[]];
+
+export const eventCodes = {
+  /** [software id, policy digest of 32 bytes] */
+  started: 1,
+  /** [] */
+  stopped: 2,
+  /** [policy digest of 32 bytes] */
+  parametersChanged: 3,
+  /** [generation that ended, generation that begins, seconds that the time went back or forth] */
+  clockStepped: 4,
+  /** [meter, reason] */
+  meterReplaced: 5,
+  /** [meter, code] */
+  registerWentBack: 6,
+  /** [how many, in the minute before] */
+  refusals: 7,
+  /** [what, in words] */
+  storageError: 8,
+  /** [first sequence, last sequence]: these will never come, or win if they do */
+  void: 9,
+  /** [old software id, new software id] */
+  updated: 10,
+} as const;
+
+interface Link {
+  readonly epoch: number;
+  readonly sequence: number;
+  /** First 16 bytes of the previous record's digest. */
+  readonly previous: Uint8Array;
+  readonly clockState: number;
+  readonly generation: number;
+}
+
+export interface ReadingContent extends Link {
+  readonly kind: "reading";
+  readonly meter: number;
+  /** Uplink plan: 0 is the full one, others are thinner rows of the same meter. */
+  readonly plan: number;
+  /** Slot length in seconds; 0 is a snapshot and has one row. */
+  readonly slotS: number;
+  readonly codes: readonly number[];
+  readonly rows: readonly Row[];
+  readonly meterSerial?: string;
+}
+
+export interface EventContent extends Link {
+  readonly kind: "event";
+  readonly timeS: number;
+  readonly events: readonly RecordEvent[];
+}
+
+export type RecordContent = ReadingContent | EventContent;
+
+const key = {
+  version: 1,
+  epoch: 2,
+  sequence: 3,
+  previous: 4,
+  meter: 5,
+  time: 6,
+  clockState: 7,
+  slot: 8,
+  codes: 9,
+  rows: 10,
+  status: 11,
+  rowStatuses: 12,
+  generation: 13,
+  meterSerial: 16,
+  events: 19,
+  plan: 20,
+} as const;
+
+/** The payload's bytes. Throws Refusal on content that no decoder would take: nothing is signed that cannot be read. */
+export function encodeRecordPayload(content: RecordContent): Uint8Array {
+  const payload: CborMap = new Map<CborKey, CborValue>([
+    [key.version, recordVersion],
+    [key.epoch, content.epoch],
+    [key.sequence, content.sequence],
+    [key.previous, content.previous],
+  ]);
+  if (content.kind === "reading") setReading(payload, content);
+  else {
+    payload.set(key.time, content.timeS);
+    payload.set(
+      key.events,
+      content.events.map((event) => [...event]),
+    );
+  }
+  if (content.clockState !== 0) payload.set(key.clockState, content.clockState);
+  if (content.generation !== 0) payload.set(key.generation, content.generation);
+  const bytes = encodeCbor(payload);
+  decodeRecordPayload(bytes);
+  return bytes;
+}
+
+function setReading(payload: CborMap, content: ReadingContent): void {
+  const first = content.rows[0];
+  if (first === undefined) throw new Refusal("bad-rows", "no row");
+  if (content.meter !== 0) payload.set(key.meter, content.meter);
+  if (content.plan !== 0) payload.set(key.plan, content.plan);
+  payload.set(key.time, first.timeS);
+  payload.set(key.slot, content.slotS);
+  payload.set(key.codes, [...content.codes]);
+  payload.set(key.rows, flatten(content));
+  const common = content.rows.every((row) => row.status === first.status);
+  if (common && first.status !== statuses.good) payload.set(key.status, first.status);
+  if (!common) {
+    const others = content.rows.map((row, i): [number, number] => [i, row.status]);
+    payload.set(key.rowStatuses, new Map(others.filter(([, status]) => status !== statuses.good)));
+  }
+  if (content.meterSerial !== undefined) payload.set(key.meterSerial, content.meterSerial);
+}
+
+/** Rows one after the other: the first absolute, later ones as differences; a row without values repeats the last. */
+function flatten(content: ReadingContent): number[] {
+  const flat: number[] = [];
+  let last: readonly number[] = content.codes.map(() => 0);
+  content.rows.forEach((row, i) => {
+    const expected = (content.rows[0] as Row).timeS + i * content.slotS;
+    if (row.timeS !== expected) throw new Refusal("bad-rows", `row ${i} is of ${row.timeS}, not ${expected}`);
+    if (row.values.length !== (hasValues(row.status) ? content.codes.length : 0))
+      throw new Refusal("bad-rows", `row ${i} has ${row.values.length} values`);
+    const values = hasValues(row.status) ? row.values : last;
+    values.forEach((value, k) => {
+      flat.push(value - (last[k] as number));
+    });
+    last = values;
+  });
+  return flat;
+}
+
+/** Takes a record's payload apart. Throws {@link Refusal}. Unknown keys are left aside. */
+export function decodeRecordPayload(bytes: Uint8Array): RecordContent {
+  const payload = asMap(decodeCbor(bytes, recordBytesMax), "payload");
+  const version = asInteger(payload.get(key.version), "version", 0, uint32Max);
+  if (version !== recordVersion) throw new Refusal("unsupported-version", `${version}`);
+  const link: Link = {
+    epoch: asInteger(payload.get(key.epoch), "epoch", 0, uint32Max),
+    sequence: asInteger(payload.get(key.sequence), "sequence", 1, uint32Max),
+    previous: asBytes(payload.get(key.previous), "previous", previousBytes),
+    clockState: absentWhenZero(payload, key.clockState, "clock state", clockStateLetters.length - 1),
+    generation: absentWhenZero(payload, key.generation, "clock generation", uint32Max),
+  };
+  const timeS = asInteger(payload.get(key.time), "time", 0, uint32Max);
+  const events = payload.get(key.events);
+  if (events === undefined) return readReading(payload, link, timeS);
+  if (payload.has(key.rows) || payload.has(key.codes)) throw new Refusal("bad-rows", "rows and events in one record");
+  return { kind: "event", ...link, timeS, events: asArray(events, "events", eventsMax).map(readEvent) };
+}
+
+function readReading(payload: CborMap, link: Link, timeS: number): ReadingContent {
+  const meter = absentWhenZero(payload, key.meter, "meter", metersMax - 1);
+  const plan = absentWhenZero(payload, key.plan, "plan", 255);
+  const slotS = asInteger(payload.get(key.slot), "slot", 0, slotSecondsMax);
+  const codes = asArray(payload.get(key.codes), "codes", codesMax).map((code) => asInteger(code, "code", 1, codeMax));
+  if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
+    throw new Refusal("bad-rows", "codes must ascend and there must be one at least");
+  const flat = asArray(payload.get(key.rows), "rows", codesMax * rowsMax);
+  const count = flat.length / codes.length;
+  if (!Number.isInteger(count) || count < 1 || count > rowsMax)
+    throw new Refusal("bad-rows", `${flat.length} integers for ${codes.length} codes`);
+  if (slotS === 0 && count !== 1) throw new Refusal("bad-rows", "a snapshot has one row");
+  if (timeS + (count - 1) * slotS > uint32Max) throw new Refusal("bad-rows", "time beyond 32 bits");
+  const rowStatuses = readStatuses(payload, count);
+  const rows: Row[] = [];
+  const last: number[] = codes.map(() => 0);
+  for (let i = 0; i < count; i++) {
+    const status = rowStatuses[i] as number;
+    for (let k = 0; k < codes.length; k++) {
+      const difference = asInteger(flat[i * codes.length + k], "row", -2 * valueMax, 2 * valueMax);
+      const value = (last[k] as number) + difference;
+      if (Math.abs(value) > valueMax) throw new Refusal("bad-rows", `row ${i}: a value beyond ±(2^52-1)`);
+      if (difference !== 0 && !hasValues(status)) throw new Refusal("bad-rows", `row ${i} failed, yet has values`);
+      last[k] = value;
+    }
+    rows.push({ timeS: timeS + i * slotS, status, values: hasValues(status) ? [...last] : [] });
+  }
+  const serial = payload.get(key.meterSerial);
+  const meterSerial = serial === undefined ? {} : { meterSerial: asText(serial, "meter serial", 64) };
+  return { kind: "reading", ...link, meter, plan, slotS, codes, rows, ...meterSerial };
+}
+
+function readStatuses(payload: CborMap, count: number): number[] {
+  const common = absentWhenZero(payload, key.status, "status", statusLetters.length - 1);
+  const result = new Array<number>(count).fill(common);
+  const others = payload.get(key.rowStatuses);
+  if (others === undefined) return result;
+  if (common !== 0) throw new Refusal("bad-field", "row statuses beside a status for all");
+  for (const [row, status] of asMap(others, "row statuses")) {
+    const index = asInteger(row, "row status", 0, count - 1);
+    result[index] = asInteger(status, "row status", 1, statusLetters.length - 1);
+  }
+  if (result.every((status) => status === result[0]))
+    throw new Refusal("bad-field", "row statuses that are all the same");
+  return result;
+}
+
+function readEvent(value: CborValue): RecordEvent {
+  const [code, ...parameters] = asArray(value, "event", 16);
+  const checked = parameters.map((parameter) => {
+    if (typeof parameter === "number" || typeof parameter === "string" || parameter instanceof Uint8Array)
+      return parameter instanceof Uint8Array ? Uint8Array.from(parameter) : parameter;
+    throw new Refusal("bad-field", "an event's parameters are integers, texts and byte strings");
+  });
+  return [asInteger(code, "event code", 0, 65_535), ...checked];
+}
+
+/** A field that is 0 when absent, and must not be there with the value 0: one meaning, one encoding. */
+function absentWhenZero(payload: CborMap, field: number, name: string, max: number): number {
+  const value = payload.get(field);
+  return value === undefined ? 0 : asInteger(value, name, 1, max);
+}
+
+export interface DecodedRecord {
+  readonly cose: CoseSign1;
+  readonly content: RecordContent;
+  /** SHA-256, 32 bytes: the record's one digest. */
+  readonly digest: Uint8Array;
+}
+
+/** A record from its bytes: form and content checked, its signature not yet. Throws {@link Refusal}. */
+export function decodeRecord(bytes: Uint8Array, sha256: Sha256): DecodedRecord {
+  const cose = decodeCose(bytes, contentTypes.record, recordBytesMax);
+  return { cose, content: decodeRecordPayload(cose.payload), digest: digestOf(cose, sha256) };
+}
+
+/** Signs a record. The bytes carry tag and kid where a kid is given, neither over LoRaWAN. */
+export function signRecord(content: RecordContent, sign: Sign, kid?: Uint8Array): Uint8Array {
+  const bytes = signCose(contentTypes.record, encodeRecordPayload(content), sign, kid);
+  if (bytes.length > recordBytesMax) throw new Refusal("too-large", `a record of ${bytes.length} bytes`);
+  return bytes;
+}
