@@ -19,7 +19,7 @@ export function parseTopic(topic: string): { device: string; kind: TopicKind } |
   const [root, version, device, kind, ...rest] = topic.split("/");
   if (root !== "ecp" || version !== "1" || device === undefined || rest.length > 0) return undefined;
   const known = topicKinds.find((item) => item === kind);
-  if (known === undefined) return undefined;
+  if (known === undefined || !device.startsWith("z")) return undefined; // the multibase part alone: one name a device
   try {
     publicKeyOfDid(device);
   } catch (error) {
