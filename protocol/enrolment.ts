@@ -54,6 +54,7 @@ export interface EnrolmentAnswer {
   readonly nodeName: string;
 }
 
+/** Throws Refusal on a request that nobody would take: nothing is signed that cannot be read. */
 export function signEnrolmentRequest(request: EnrolmentRequest, sign: Sign, sha256: Sha256): Uint8Array {
   const payload = new Map<number, CborValue>([
     [1, enrolmentVersion],
@@ -64,7 +65,9 @@ export function signEnrolmentRequest(request: EnrolmentRequest, sign: Sign, sha2
     [6, request.softwareId],
     [7, request.meters.map((meter) => [meter.index, meter.name, meter.profile])],
   ]);
-  return signCose(contentTypes.enrolmentRequest, encodeCbor(payload), sign, kidOf(request.publicKey, sha256));
+  const bytes = encodeCbor(payload);
+  readRequest(bytes);
+  return signCose(contentTypes.enrolmentRequest, bytes, sign, kidOf(request.publicKey, sha256));
 }
 
 /** Takes a request: form, key and signature are checked, by the very key that it names. Throws {@link Refusal}. */
@@ -74,7 +77,14 @@ export function openEnrolmentRequest(
   sha256: Sha256,
 ): { request: EnrolmentRequest; digest: Uint8Array } {
   const cose = decodeCose(bytes, contentTypes.enrolmentRequest, enrolmentBytesMax);
-  const payload = versioned(cose.payload);
+  const request = readRequest(cose.payload);
+  vetPublicKey(request.publicKey);
+  verifyCose(cose, request.publicKey, verify);
+  return { request, digest: digestOf(cose, sha256) };
+}
+
+function readRequest(bytes: Uint8Array): EnrolmentRequest {
+  const payload = versioned(bytes);
   const request: EnrolmentRequest = {
     publicKey: asBytes(payload.get(2), "public key", publicKeyBytes),
     share: asBytes(payload.get(3), "share", shareBytes),
@@ -90,9 +100,9 @@ export function openEnrolmentRequest(
       };
     }),
   };
-  vetPublicKey(request.publicKey);
-  verifyCose(cose, request.publicKey, verify);
-  return { request, digest: digestOf(cose, sha256) };
+  if (new Set(request.meters.map((meter) => meter.index)).size !== request.meters.length)
+    throw new Refusal("bad-field", "two meters of one index");
+  return request;
 }
 
 export function signEnrolmentAnswer(answer: EnrolmentAnswer, sign: Sign, sha256: Sha256): Uint8Array {
@@ -105,7 +115,9 @@ export function signEnrolmentAnswer(answer: EnrolmentAnswer, sign: Sign, sha256:
     [6, answer.timeS],
     [7, answer.nodeName],
   ]);
-  return signCose(contentTypes.enrolmentAnswer, encodeCbor(payload), sign, kidOf(answer.publicKey, sha256));
+  const bytes = encodeCbor(payload);
+  readAnswer(bytes);
+  return signCose(contentTypes.enrolmentAnswer, bytes, sign, kidOf(answer.publicKey, sha256));
 }
 
 /**
@@ -114,8 +126,15 @@ export function signEnrolmentAnswer(answer: EnrolmentAnswer, sign: Sign, sha256:
  */
 export function openEnrolmentAnswer(bytes: Uint8Array, verify: Verify): EnrolmentAnswer {
   const cose = decodeCose(bytes, contentTypes.enrolmentAnswer, enrolmentBytesMax);
-  const payload = versioned(cose.payload);
-  const answer: EnrolmentAnswer = {
+  const answer = readAnswer(cose.payload);
+  vetPublicKey(answer.publicKey);
+  verifyCose(cose, answer.publicKey, verify);
+  return answer;
+}
+
+function readAnswer(bytes: Uint8Array): EnrolmentAnswer {
+  const payload = versioned(bytes);
+  return {
     device: asBytes(payload.get(2), "device", kidBytes),
     request: asBytes(payload.get(3), "request", digestBytes),
     publicKey: asBytes(payload.get(4), "public key", publicKeyBytes),
@@ -123,9 +142,6 @@ export function openEnrolmentAnswer(bytes: Uint8Array, verify: Verify): Enrolmen
     timeS: asInteger(payload.get(6), "time", 0, uint32Max),
     nodeName: asText(payload.get(7), "node name", 64),
   };
-  vetPublicKey(answer.publicKey);
-  verifyCose(cose, answer.publicKey, verify);
-  return answer;
 }
 
 function versioned(bytes: Uint8Array): ReturnType<typeof asMap> {

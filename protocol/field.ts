@@ -28,10 +28,20 @@ export function asBytes(value: CborValue | undefined, name: string, length: numb
   return Uint8Array.from(value);
 }
 
-export function asText(value: CborValue | undefined, name: string, lengthMax: number): string {
+/** A text of at most `bytesMax` bytes of UTF-8, which is what CDDL's `.size` and other languages count. */
+export function asText(value: CborValue | undefined, name: string, bytesMax: number): string {
   if (typeof value !== "string") throw absentOr(value, name, "a text string");
-  if (value.length > lengthMax) throw new Refusal("bad-field", `${name}: longer than ${lengthMax}`);
+  if (utf8Length(value) > bytesMax) throw new Refusal("bad-field", `${name}: longer than ${bytesMax} bytes`);
   return value;
+}
+
+function utf8Length(text: string): number {
+  let length = 0;
+  for (const character of text) {
+    const point = character.codePointAt(0) as number;
+    length += point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x1_0000 ? 3 : 4;
+  }
+  return length;
 }
 
 function absentOr(value: CborValue | undefined, name: string, wanted: string): Refusal {

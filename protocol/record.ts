@@ -104,6 +104,18 @@ const key = {
   plan: 20,
 } as const;
 
+/** What only a record of rows has. */
+const readingKeys = [
+  key.meter,
+  key.slot,
+  key.codes,
+  key.rows,
+  key.status,
+  key.rowStatuses,
+  key.meterSerial,
+  key.plan,
+] as const;
+
 /** The payload's bytes. Throws Refusal on content that no decoder would take: nothing is signed that cannot be read. */
 export function encodeRecordPayload(content: RecordContent): Uint8Array {
   const payload: CborMap = new Map<CborKey, CborValue>([
@@ -178,8 +190,10 @@ export function decodeRecordPayload(bytes: Uint8Array): RecordContent {
   const timeS = asInteger(payload.get(key.time), "time", 0, uint32Max);
   const events = payload.get(key.events);
   if (events === undefined) return readReading(payload, link, timeS);
-  if (payload.has(key.rows) || payload.has(key.codes)) throw new Refusal("bad-rows", "rows and events in one record");
-  return { kind: "event", ...link, timeS, events: asArray(events, "events", eventsMax).map(readEvent) };
+  if (readingKeys.some((field) => payload.has(field))) throw new Refusal("bad-rows", "rows and events in one record");
+  const list = asArray(events, "events", eventsMax).map(readEvent);
+  if (list.length === 0) throw new Refusal("bad-field", "no event");
+  return { kind: "event", ...link, timeS, events: list };
 }
 
 function readReading(payload: CborMap, link: Link, timeS: number): ReadingContent {
