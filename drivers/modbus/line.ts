@@ -1,0 +1,348 @@
+/**
+ * One Modbus line: a queue of reads, one request in flight, over a transport that is opened, watched and opened again.
+ *
+ * The library `modbus-serial` sits on our LinePort; what may be an answer is decided by a LineProtocol (exchange.ts for
+ * RTU, mbap.ts for TCP), which is pure: here are the clock, the timers and the port.
+ */
+import type { ByteTransport } from "../byte-transport.ts";
+import { DriverError } from "../failure.ts";
+import type { ExchangeOutcome, LineProtocol } from "./exchange.ts";
+import { LinePort } from "./line-port.ts";
+import { assertRead, describeRead, exchangeError, libraryError, type RegisterRead } from "./register-read.ts";
+import { encodeReadRequest, replyLengthOf } from "./rtu-frame.ts";
+
+/** What happened with one unit since the line was made. */
+export interface UnitCounters {
+  requests: number;
+  ok: number;
+  timeouts: number;
+  /** Answers with a wrong CRC, garbage. */
+  crcErrors: number;
+  exceptions: number;
+  /** Valid answers that did not belong to the request: other unit, other function, other length. */
+  wrongReplies: number;
+  /** Answers that came after their time and were rejected. */
+  late: number;
+}
+
+export interface ModbusLineOptions {
+  /** For messages before the first transport is open: `/dev/ttyUSB0 at 9600 8N1`. */
+  readonly description: string;
+  /** Opens the transport; called at the first read and after each loss. */
+  readonly openTransport: () => Promise<ByteTransport>;
+  readonly protocol: LineProtocol;
+  /** Time of one character on the wire; 0 for TCP. */
+  readonly characterMs: number;
+  /** Silence between frames: t3.5; 0 for TCP. */
+  readonly frameGapMs: number;
+  /** Cost of one more request in registers, given the gap before it: what a block may waste before it is split. */
+  readonly requestCostRegisters: (gapMs: number) => number;
+  /** Time-outs in a row, of whatever units, after which the transport is taken for lost and opened again. Default 3. */
+  readonly timeoutsUntilReopen?: number;
+  /** Monotonic milliseconds. Default performance.now(). */
+  readonly nowMs?: () => number;
+}
+
+/** More waiting reads than this are refused: a queue that only grows hides a dead line. */
+const waitingReadsMax = 256;
+
+type Library = InstanceType<typeof import("modbus-serial").default>;
+
+export class ModbusLine {
+  readonly description: string;
+  readonly nowMs: () => number;
+  readonly requestCostRegisters: (gapMs: number) => number;
+  readonly #options: ModbusLineOptions;
+  readonly #protocol: LineProtocol;
+  readonly #port: LinePort;
+  readonly #counters = new Map<number, UnitCounters>();
+  #library: Library | undefined;
+  #transport: ByteTransport | undefined;
+  #tail: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #closed = false;
+  #lastActivityMs = Number.NEGATIVE_INFINITY;
+  #timeoutsInRow = 0;
+  #openings = 0;
+  /** The exchange in flight: where its outcome goes, and how long it may take. */
+  #inFlight: { settle: (outcome: ExchangeOutcome) => void; fail: (error: Error) => void } | undefined;
+  #currentRead: RegisterRead | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #closing = new AbortController();
+
+  constructor(options: ModbusLineOptions) {
+    this.#options = options;
+    this.description = options.description;
+    this.nowMs = options.nowMs ?? (() => performance.now());
+    this.requestCostRegisters = options.requestCostRegisters;
+    this.#protocol = options.protocol;
+    this.#port = new LinePort(options.description, (request) => this.#send(request));
+  }
+
+  get isOpen(): boolean {
+    return this.#transport !== undefined;
+  }
+
+  /** How often the transport was opened again after a loss. */
+  get reopenings(): number {
+    return Math.max(0, this.#openings - 1);
+  }
+
+  /** Counters by unit; live objects, to be copied by whoever keeps them. */
+  get counters(): ReadonlyMap<number, Readonly<UnitCounters>> {
+    return this.#counters;
+  }
+
+  /** Opens the transport now instead of at the first read. @throws DriverError port-… and connection-… codes */
+  open(): Promise<void> {
+    return this.#enqueue(() => this.#ensureOpen());
+  }
+
+  /** Closes for good; what is in flight and what waits fails with `port-closed`. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#closing.abort();
+    this.#inFlight?.fail(this.#closedError());
+    await this.#dropTransport();
+    await this.#tail;
+  }
+
+  /**
+   * Reads registers; resolves with `count` words of 16 bits. Reads wait for one another in the order of the calls.
+   * @throws DriverError timeout, crc-error, wrong-unit, wrong-reply, modbus-exception, port-…, line-overloaded;
+   *   invalid-argument for a request that cannot be one
+   */
+  async readRegisters(read: RegisterRead): Promise<Uint16Array> {
+    assertRead(read, this.description);
+    if (this.#waiting >= waitingReadsMax) {
+      throw new DriverError(
+        "line-overloaded",
+        `${this.description}: ${this.#waiting} reads are waiting already; poll less often or spread the meters over more lines.`,
+      );
+    }
+    return this.#enqueue(() => this.#read(read));
+  }
+
+  #enqueue<T>(work: () => Promise<T>): Promise<T> {
+    this.#waiting++;
+    const result = this.#tail
+      .then(() => {
+        if (this.#closed) throw this.#closedError();
+        return work();
+      })
+      .finally(() => this.#waiting--);
+    this.#tail = result.catch(() => {});
+    return result;
+  }
+
+  async #read(read: RegisterRead): Promise<Uint16Array> {
+    await this.#ensureOpen();
+    const probeCount = this.#protocol.probeCount(encodeReadRequest(read), read.countStep ?? 1, this.nowMs());
+    if (probeCount !== undefined) await this.#probe({ ...read, count: probeCount });
+    return this.#exchange(read);
+  }
+
+  /** Asks with a length that nobody owes; its valid answer proves that no late answer is on its way. */
+  async #probe(read: RegisterRead): Promise<void> {
+    try {
+      await this.#exchange(read);
+    } catch (error) {
+      if (!(error instanceof DriverError) || error.code !== "modbus-exception") throw error;
+      throw new DriverError(
+        "timeout",
+        `${describeRead(this.description, read)}: an answer to an earlier request may still be on its way, and the unit answers a shorter ` +
+          `read with an exception; nothing is read until 10 s have passed (${error.message})`,
+        { cause: error },
+      );
+    }
+  }
+
+  async #exchange(read: RegisterRead): Promise<Uint16Array> {
+    const library = await this.#openLibrary();
+    await this.#awaitQuiet(read.gapMs ?? 0);
+    if (this.#transport === undefined) throw this.#lostError();
+    if (read.startBeforeMs !== undefined && this.nowMs() > read.startBeforeMs) {
+      throw new DriverError(
+        "timeout",
+        `${describeRead(this.description, read)}: its turn on the line came after the deadline of the reading; poll less often.`,
+      );
+    }
+    const counters = this.#countersOf(read.unit);
+    counters.requests++;
+    library.setID(read.unit);
+    this.#currentRead = read;
+    const failure = new Promise<never>((_resolve, reject) => {
+      this.#inFlight = {
+        fail: reject,
+        settle: (outcome) => {
+          if (outcome.kind === "reply") this.#port.deliver(outcome.frame);
+          else reject(exchangeError(this.description, read, outcome));
+        },
+      };
+    });
+    try {
+      // The library's own time-out is off; after a failure its promise is left to be collected, never to be settled.
+      const answer =
+        read.functionCode === 3
+          ? library.readHoldingRegisters(read.address, read.count)
+          : library.readInputRegisters(read.address, read.count);
+      const { data } = await Promise.race([answer, failure]);
+      counters.ok++;
+      this.#timeoutsInRow = 0;
+      return Uint16Array.from(data);
+    } catch (error) {
+      throw await this.#account(libraryError(this.description, read, error), counters);
+    } finally {
+      this.#inFlight = undefined;
+      clearTimeout(this.#timer);
+      if (this.#protocol.broken) await this.#dropTransport();
+    }
+  }
+
+  /** Called by the library through the port, within readHoldingRegisters or readInputRegisters. */
+  #send(request: Uint8Array): void {
+    const [read, transport] = [this.#currentRead, this.#transport];
+    if (read === undefined || transport === undefined || this.#inFlight === undefined) throw this.#lostError();
+    const { characterMs } = this.#options;
+    const sentAtMs = this.nowMs() + request.length * characterMs;
+    const answerMs = (replyLengthOf(request) ?? 0) * characterMs;
+    const bytes = this.#protocol.begin(request, {
+      sentAtMs,
+      deadlineMs: sentAtMs + read.timeoutMs + answerMs,
+      slowestAnswerMs: (read.slowestAnswerMs ?? 2 * read.timeoutMs) + answerMs,
+    });
+    this.#lastActivityMs = sentAtMs;
+    const inFlight = this.#inFlight;
+    transport.write(bytes).catch((error) => inFlight.fail(error));
+    this.#arm();
+  }
+
+  #receive(bytes: Uint8Array): void {
+    const nowMs = this.nowMs();
+    this.#lastActivityMs = nowMs;
+    this.#protocol.receive(bytes, nowMs);
+    this.#advance();
+  }
+
+  #advance(): void {
+    for (const unit of this.#protocol.takeLateUnits()) this.#countersOf(unit).late++;
+    const outcome = this.#protocol.takeOutcome();
+    if (outcome !== undefined) this.#inFlight?.settle(outcome);
+    else if (this.#inFlight !== undefined) this.#arm();
+  }
+
+  /** A timer may fire early (seen: 14 % of short ones), so the protocol is asked with the real time and armed again. */
+  #arm(): void {
+    clearTimeout(this.#timer);
+    const { wakeAtMs } = this.#protocol;
+    if (wakeAtMs === Number.POSITIVE_INFINITY) return;
+    this.#timer = setTimeout(
+      () => {
+        this.#protocol.tick(this.nowMs());
+        this.#advance();
+      },
+      Math.max(1, wakeAtMs - this.nowMs()),
+    );
+  }
+
+  /** Waits out the drain, the gap and t3.5 by the monotonic clock, again whenever a byte came meanwhile. */
+  async #awaitQuiet(gapMs: number): Promise<void> {
+    for (;;) {
+      const quietAtMs = Math.max(
+        this.#protocol.readyAtMs,
+        this.#lastActivityMs + Math.max(gapMs, this.#options.frameGapMs),
+      );
+      const restMs = quietAtMs - this.nowMs();
+      if (restMs <= 0) return;
+      await this.#pause(restMs);
+      if (this.#closed) throw this.#closedError();
+    }
+  }
+
+  #pause(durationMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const { signal } = this.#closing;
+      const done = (): void => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, Math.max(1, durationMs));
+      signal.addEventListener("abort", done, { once: true });
+    });
+  }
+
+  /** Counts a failure; drops the transport when it is gone or has been silent too often. Gives the error back. */
+  async #account(error: DriverError, counters: UnitCounters): Promise<DriverError> {
+    if (error.code === "timeout") {
+      counters.timeouts++;
+      this.#timeoutsInRow++;
+      // A lost pty and many a USB adapter give no event: only silence tells. Silence of one dead meter looks the same,
+      // and opening again does no harm then.
+      if (this.#timeoutsInRow >= (this.#options.timeoutsUntilReopen ?? 3)) await this.#dropTransport();
+      return error;
+    }
+    this.#timeoutsInRow = 0;
+    if (error.code === "crc-error") counters.crcErrors++;
+    else if (error.code === "wrong-unit" || error.code === "wrong-reply") counters.wrongReplies++;
+    else if (error.code === "modbus-exception") counters.exceptions++;
+    else if (error.code === "port-lost") await this.#dropTransport();
+    return error;
+  }
+
+  async #ensureOpen(): Promise<void> {
+    if (this.#transport !== undefined) return;
+    const transport = await this.#options.openTransport();
+    if (this.#closed) {
+      await transport.close();
+      throw this.#closedError();
+    }
+    this.#transport = transport;
+    this.#timeoutsInRow = 0;
+    this.#openings++;
+    transport.onData((bytes) => {
+      if (this.#transport === transport) this.#receive(bytes);
+    });
+    transport.onClosed((error) => {
+      if (this.#transport !== transport) return;
+      this.#transport = undefined;
+      this.#protocol.reset();
+      this.#inFlight?.fail(error ?? this.#lostError());
+    });
+  }
+
+  async #dropTransport(): Promise<void> {
+    const transport = this.#transport;
+    this.#transport = undefined;
+    this.#protocol.reset();
+    await transport?.close();
+  }
+
+  async #openLibrary(): Promise<Library> {
+    if (this.#library === undefined) {
+      const { default: modbusSerial } = await import("modbus-serial");
+      const library = new modbusSerial.default(this.#port);
+      library.on("error", (error) => this.#inFlight?.fail(error as Error));
+      library.open();
+      this.#library = library;
+    }
+    return this.#library;
+  }
+
+  #countersOf(unit: number): UnitCounters {
+    let counters = this.#counters.get(unit);
+    if (counters === undefined) {
+      counters = { requests: 0, ok: 0, timeouts: 0, crcErrors: 0, exceptions: 0, wrongReplies: 0, late: 0 };
+      this.#counters.set(unit, counters);
+    }
+    return counters;
+  }
+
+  #closedError(): DriverError {
+    return new DriverError("port-closed", `${this.description}: the line was closed; make a new one to read again.`);
+  }
+
+  #lostError(): DriverError {
+    return new DriverError("port-lost", `${this.description}: the port was lost; it is opened again at the next read.`);
+  }
+}

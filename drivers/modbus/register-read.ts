@@ -1,0 +1,97 @@
+/** One read of registers as a line is asked for it, and the sentences for what can become of it. Pure. */
+import { DriverError, messageOf } from "../failure.ts";
+import type { ExchangeFailureCode } from "./exchange.ts";
+
+export interface RegisterRead {
+  /** 1–247; Modbus TCP gateways also take 0 and 255. */
+  readonly unit: number;
+  /** 3 holding registers, 4 input registers. */
+  readonly functionCode: 3 | 4;
+  /** First register, as in the PDU (from 0). */
+  readonly address: number;
+  /** 1–125 registers. */
+  readonly count: number;
+  /** Time for the slave to answer, without the time its bytes need on the wire. */
+  readonly timeoutMs: number;
+  /** Least pause on the line before this request; t3.5 is kept in any case. Default 0. */
+  readonly gapMs?: number;
+  /** Longest answer time ever expected of this meter: the line rests that long after a failure. Default 2 × timeoutMs. */
+  readonly slowestAnswerMs?: number;
+  /** Counts must be a multiple of this (Eastron: 2). Default 1. */
+  readonly countStep?: number;
+  /** Not to be sent after this time of the line's nowMs(): it fails with `timeout` instead. */
+  readonly startBeforeMs?: number;
+}
+
+/** `/dev/ttyUSB0 at 9600 8N1, unit 1, registers 4:0x0000 + 12`. */
+export function describeRead(where: string, read: RegisterRead): string {
+  const address = read.address.toString(16).toUpperCase().padStart(4, "0");
+  return `${where}, unit ${read.unit}, registers ${read.functionCode}:0x${address} + ${read.count}`;
+}
+
+/** @throws DriverError invalid-argument for a read that no Modbus line can do ("Application Protocol" V1.1b3 §6.3) */
+export function assertRead(read: RegisterRead, where: string): void {
+  const whole = (value: number, min: number, max: number): boolean =>
+    Number.isInteger(value) && value >= min && value <= max;
+  const valid =
+    whole(read.unit, 0, 255) &&
+    (read.functionCode === 3 || read.functionCode === 4) &&
+    whole(read.address, 0, 0xffff) &&
+    whole(read.count, 1, 125) &&
+    read.address + read.count <= 0x10000 &&
+    Number.isFinite(read.timeoutMs) &&
+    read.timeoutMs > 0;
+  if (valid) return;
+  throw new DriverError(
+    "invalid-argument",
+    `${describeRead(where, read)}: expected unit 0-255, function 3 or 4, 1-125 registers below 0x10000 and a time-out above 0 ms.`,
+  );
+}
+
+const advice: Record<ExchangeFailureCode, string> = {
+  timeout: "Check power, A/B wiring, baud, parity and the unit number.",
+  "crc-error": "Check the line: baud and parity, termination, shielding, two masters on one line.",
+  "wrong-unit": "Check that no two devices share the line with equal numbers and that no second master asks.",
+  "wrong-reply": "Check that this is a Modbus device and that no second master uses the line.",
+};
+
+/** The error for an exchange that ended without an answer. */
+export function exchangeError(
+  where: string,
+  read: RegisterRead,
+  failure: { readonly code: ExchangeFailureCode; readonly got: string },
+): DriverError {
+  return new DriverError(
+    failure.code,
+    `${describeRead(where, read)}: expected an answer within ${read.timeoutMs} ms, got ${failure.got}. ${advice[failure.code]}`,
+  );
+}
+
+/** "Application Protocol" V1.1b3 §7. */
+const exceptionNames: Record<number, string> = {
+  1: "illegal function",
+  2: "illegal data address",
+  3: "illegal data value",
+  4: "device failure",
+  5: "acknowledge, the answer needs longer",
+  6: "device busy",
+  8: "memory parity error",
+  10: "gateway path unavailable",
+  11: "gateway target did not respond",
+};
+
+/** Whatever modbus-serial rejected with, as a DriverError. */
+export function libraryError(where: string, read: RegisterRead, error: unknown): DriverError {
+  if (error instanceof DriverError) return error;
+  const exceptionCode = (error as { modbusCode?: unknown }).modbusCode;
+  if (typeof exceptionCode === "number") {
+    const name = exceptionNames[exceptionCode] ?? "unknown to the specification";
+    return new DriverError(
+      "modbus-exception",
+      `${describeRead(where, read)}: the unit answered with exception ${exceptionCode} (${name}). ` +
+        "Check that the configured profile is that of this very model.",
+      { exceptionCode, cause: error },
+    );
+  }
+  return new DriverError("wrong-reply", `${describeRead(where, read)}: ${messageOf(error)}`, { cause: error });
+}

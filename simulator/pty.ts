@@ -1,0 +1,77 @@
+/** A pseudo-terminal as the far end of a serial line: the one place where a pty is made. */
+import { spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { closeSync, writeSync } from "node:fs";
+import { rename, rm, symlink } from "node:fs/promises";
+import { ReadStream } from "node:tty";
+import { loadPtyNative } from "./pty-native.ts";
+
+export interface Pty {
+  /** The slave's path, such as /dev/pts/3: what a program under test opens as its serial port. */
+  readonly path: string;
+  /** Sends bytes to whoever has the slave open. When nobody reads and the kernel's buffer is full they are lost, as on a wire. */
+  write(bytes: Uint8Array): void;
+  /** Registers the one listener of bytes written to the slave. */
+  onData(listener: (bytes: Uint8Array) => void): void;
+  /** Hangs up, as when a cable is pulled: both descriptors are closed and the path goes away. */
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a pty in raw mode without echo.
+ * @throws Error when openpty(3) fails or `stty` is missing
+ */
+export function openPty(): Pty {
+  const { master, slave, pty: path } = loadPtyNative().open(80, 24);
+  // Our slave descriptor stays open, so that the master gets no EIO between one user of the line and the next.
+  const stty = spawnSync("stty", ["-F", path, "raw", "-echo"]);
+  if (stty.status !== 0) {
+    closeSync(master);
+    closeSync(slave);
+    throw new Error(
+      `pty ${path}: "stty raw -echo" failed (${stty.error?.message ?? stty.stderr.toString().trim()}); coreutils' stty is needed`,
+    );
+  }
+  const stream = new ReadStream(master);
+  let open = true;
+  // EIO after a hang-up: nothing is left to be read, and close() is what ends it.
+  stream.on("error", () => {});
+  stream.resume();
+  return {
+    path,
+    write: (bytes) => {
+      if (!open) return;
+      try {
+        writeSync(master, bytes);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
+      }
+    },
+    onData: (listener) => {
+      stream.on("data", listener);
+    },
+    close: () =>
+      new Promise((resolve) => {
+        if (!open) {
+          resolve();
+          return;
+        }
+        open = false;
+        stream.once("close", () => {
+          closeSync(slave);
+          resolve();
+        });
+        stream.destroy();
+      }),
+  };
+}
+
+/** Makes `link` lead to `target`, replacing what it led to in one step: there is no moment without a link. */
+export async function replaceSymlink(link: string, target: string): Promise<void> {
+  const fresh = `${link}.${randomBytes(6).toString("hex")}`;
+  await symlink(target, fresh);
+  await rename(fresh, link).catch(async (error) => {
+    await rm(fresh, { force: true });
+    throw error;
+  });
+}
