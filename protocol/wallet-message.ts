@@ -1,0 +1,325 @@
+/**
+ * What agent and wallet say to each other over their socket: framed messages of deterministic CBOR, one request at a time.
+ * Request [type, id, fields], answer [id, fields] or [id, reason, detail]. There is no request that exports a key or signs
+ * bytes of the caller's choice. Layout: wallet/README.md.
+ */
+import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "./deterministic-cbor.ts";
+import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "./field.ts";
+import { clockStateLetters, hasValues, statusLetters } from "./reading-status.ts";
+import { codeMax, codesMax, metersMax, type Row, slotSecondsMax, valueMax } from "./record.ts";
+import { Refusal } from "./refusal.ts";
+
+export const walletProtocolVersion = 1;
+export const walletMessageBytesMax = 65_536;
+/** Rows of one seal request: a minute of samples taken every second. */
+export const sealRowsMax = 60;
+/** Bytes of records in one answer. */
+export const readBytesMax = 49_152;
+
+export const walletRefusals = {
+  malformed: "the request is not what this protocol asks for",
+  "unknown-request": "there is no request of this type",
+  "unknown-field": "the request has a field that this wallet does not know",
+  "unknown-meter": "the wallet's policy does not name this meter",
+  "slot-mismatch": "the wallet's policy gives this meter another slot length",
+  "row-conflict": "a row of this meter and time is sealed already, with other values",
+  "rate-exceeded": "the meter sends more rows a minute than the wallet's policy allows",
+  "ring-full": "the journal is full of records that no full node has acknowledged",
+  "receipt-invalid": "the receipt's form or signature does not hold",
+  "receipt-not-pinned": "the receipt is signed by a key that is not pinned in the wallet's policy",
+  "receipt-other-device": "the receipt is for another device",
+  "receipt-other-epoch": "the receipt is for another epoch",
+  "receipt-beyond-sealed": "the receipt acknowledges records that were never sealed",
+  "receipt-digest-mismatch": "the receipt names another digest than the record has",
+} as const;
+export type WalletRefusalReason = keyof typeof walletRefusals;
+
+/** A wallet's refusal of a request. */
+export class WalletRefusal extends Error {
+  readonly reason: WalletRefusalReason;
+  constructor(reason: WalletRefusalReason, detail?: string) {
+    super(detail ? `${walletRefusals[reason]} (${detail})` : walletRefusals[reason]);
+    this.name = "WalletRefusal";
+    this.reason = reason;
+  }
+}
+
+export interface SealRequest {
+  readonly type: "seal";
+  readonly meter: number;
+  readonly plan: number;
+  readonly slotS: number;
+  readonly codes: readonly number[];
+  readonly rows: readonly Row[];
+}
+
+export type WalletRequest =
+  | { readonly type: "hello" }
+  | { readonly type: "enrol" }
+  | SealRequest
+  | { readonly type: "read"; readonly from: number; readonly to: number }
+  | { readonly type: "release"; readonly receipt: Uint8Array };
+
+const requestTypes = { hello: 1, enrol: 2, seal: 3, read: 4, release: 5 } as const;
+export const walletRequestNames = Object.keys(requestTypes) as WalletRequest["type"][];
+
+export function encodeWalletRequest(id: number, request: WalletRequest): Uint8Array {
+  return encodeCbor([requestTypes[request.type], id, requestFields(request)]);
+}
+
+function requestFields(request: WalletRequest): CborMap {
+  switch (request.type) {
+    case "seal":
+      return new Map<number, CborValue>([
+        [1, request.meter],
+        [2, request.plan],
+        [3, request.slotS],
+        [4, [...request.codes]],
+        [5, request.rows.map((row) => [row.timeS, row.status, [...row.values]])],
+      ]);
+    case "read":
+      return new Map([
+        [1, request.from],
+        [2, request.to],
+      ]);
+    case "release":
+      return new Map([[1, request.receipt]]);
+    default:
+      return new Map();
+  }
+}
+
+/** Takes a request apart, strictly: unknown types and fields are refused. Throws {@link WalletRefusal} with `id` where known. */
+export function decodeWalletRequest(bytes: Uint8Array): { id: number; request: WalletRequest | WalletRefusal } {
+  let id = 0;
+  try {
+    const [type, number, fields, ...rest] = asArray(decodeCbor(bytes, walletMessageBytesMax), "request", 3);
+    id = asInteger(number, "id", 0, uint32Max);
+    if (rest.length > 0) throw new Refusal("bad-field", "three items were expected");
+    return { id, request: readRequest(asInteger(type, "type", 0, uint32Max), asMap(fields, "fields")) };
+  } catch (error) {
+    if (error instanceof WalletRefusal) return { id, request: error };
+    if (error instanceof Refusal) return { id, request: new WalletRefusal("malformed", error.message) };
+    throw error;
+  }
+}
+
+function readRequest(type: number, fields: CborMap): WalletRequest {
+  const allow = (highest: number): void => {
+    for (const key of fields.keys())
+      if (typeof key !== "number" || key < 1 || key > highest) throw new WalletRefusal("unknown-field", `${key}`);
+  };
+  switch (type) {
+    case requestTypes.hello:
+      allow(0);
+      return { type: "hello" };
+    case requestTypes.enrol:
+      allow(0);
+      return { type: "enrol" };
+    case requestTypes.seal:
+      allow(5);
+      return readSeal(fields);
+    case requestTypes.read:
+      allow(2);
+      return {
+        type: "read",
+        from: asInteger(fields.get(1), "from", 1, uint32Max),
+        to: asInteger(fields.get(2), "to", 1, uint32Max),
+      };
+    case requestTypes.release:
+      allow(1);
+      return { type: "release", receipt: asBytes(fields.get(1), "receipt", 4_096, 1) };
+    default:
+      throw new WalletRefusal("unknown-request", `${type}`);
+  }
+}
+
+function readSeal(fields: CborMap): SealRequest {
+  const slotS = asInteger(fields.get(3), "slot", 0, slotSecondsMax);
+  const codes = asArray(fields.get(4), "codes", codesMax).map((code) => asInteger(code, "code", 1, codeMax));
+  if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
+    throw new WalletRefusal("malformed", "codes must ascend, and there must be one at least");
+  const rows = asArray(fields.get(5), "rows", sealRowsMax).map((item): Row => {
+    const [time, status, values] = asArray(item, "row", 3);
+    const row = {
+      timeS: asInteger(time, "time", 1, uint32Max),
+      status: asInteger(status, "status", 0, statusLetters.length - 1),
+      values: asArray(values, "values", codesMax).map((value) => asInteger(value, "value", -valueMax, valueMax)),
+    };
+    if (row.values.length !== (hasValues(row.status) ? codes.length : 0))
+      throw new WalletRefusal("malformed", `${row.values.length} values for ${codes.length} codes`);
+    return row;
+  });
+  const first = rows[0];
+  if (first === undefined) throw new WalletRefusal("malformed", "no row");
+  if (rows.some((row, i) => row.timeS !== first.timeS + i * slotS) || (slotS === 0 && rows.length > 1))
+    throw new WalletRefusal("malformed", "the rows' times do not follow each other by the slot");
+  return {
+    type: "seal",
+    meter: asInteger(fields.get(1), "meter", 0, metersMax - 1),
+    plan: asInteger(fields.get(2), "plan", 0, 255),
+    slotS,
+    codes,
+    rows,
+  };
+}
+
+export interface WalletHello {
+  readonly softwareId: string;
+  readonly publicKey: Uint8Array;
+  readonly epoch: number;
+  readonly nextSequence: number;
+  /** All sequences up to here are released by a verified receipt. */
+  readonly through: number;
+  readonly policyDigest: Uint8Array;
+  readonly clockState: number;
+  readonly generation: number;
+  /** Whether the process runs under Node's permission model, without a JIT, and as which user. */
+  readonly permission: boolean;
+  readonly jitless: boolean;
+  readonly uid: number;
+  readonly meters: readonly { readonly index: number; readonly slotS: number; readonly lastTimeS: number }[];
+  readonly sealEveryS: number;
+  readonly pinnedNodes: number;
+  readonly segments: number;
+  readonly segmentsInUse: number;
+  readonly pendingRows: number;
+  /** Oldest sequence that can still be read back. */
+  readonly firstSequence: number;
+}
+
+export interface SealAnswer {
+  /** For each row of the request: the sequence of the record that has it, 0 while it is pending. */
+  readonly sequences: readonly number[];
+}
+
+export interface ReadAnswer {
+  /** [sequence, record] ascending; fewer than asked for where the answer would be too long or sequences were voided. */
+  readonly records: readonly (readonly [sequence: number, record: Uint8Array])[];
+}
+
+export interface ReleaseAnswer {
+  readonly epoch: number;
+  readonly through: number;
+}
+
+export function encodeAnswer(id: number, fields: CborMap): Uint8Array {
+  return encodeCbor([id, fields]);
+}
+
+export function encodeRefusal(id: number, refusal: WalletRefusal): Uint8Array {
+  return encodeCbor([id, refusal.reason, refusal.message.slice(0, 500)]);
+}
+
+/** An answer's fields. Throws {@link WalletRefusal} where the wallet refused, {@link Refusal} where it made no sense. */
+export function decodeAnswer(bytes: Uint8Array): { id: number; fields: CborMap | WalletRefusal } {
+  const items = asArray(decodeCbor(bytes, walletMessageBytesMax), "answer", 3);
+  const id = asInteger(items[0], "id", 0, uint32Max);
+  if (items.length === 2) return { id, fields: asMap(items[1], "fields") };
+  const reason = asText(items[1], "reason", 40);
+  if (!Object.hasOwn(walletRefusals, reason)) throw new Refusal("bad-field", "unknown reason");
+  const refusal = new WalletRefusal(reason as WalletRefusalReason);
+  refusal.message = asText(items[2], "detail", 500);
+  return { id, fields: refusal };
+}
+
+export function helloFields(hello: WalletHello): CborMap {
+  return new Map<number, CborValue>([
+    [1, walletProtocolVersion],
+    [2, hello.softwareId],
+    [3, hello.publicKey],
+    [4, hello.epoch],
+    [5, hello.nextSequence],
+    [6, hello.through],
+    [7, hello.policyDigest],
+    [8, hello.clockState],
+    [9, hello.generation],
+    [10, hello.permission],
+    [11, hello.jitless],
+    [12, hello.uid],
+    [13, hello.meters.map((meter) => [meter.index, meter.slotS, meter.lastTimeS])],
+    [14, hello.sealEveryS],
+    [15, hello.pinnedNodes],
+    [16, hello.segments],
+    [17, hello.segmentsInUse],
+    [18, hello.pendingRows],
+    [19, hello.firstSequence],
+  ]);
+}
+
+export function readHello(fields: CborMap): WalletHello {
+  const integer = (key: number, max = uint32Max): number => asInteger(fields.get(key), `hello ${key}`, 0, max);
+  const version = integer(1);
+  if (version !== walletProtocolVersion) throw new Refusal("unsupported-version", `wallet protocol ${version}`);
+  return {
+    softwareId: asText(fields.get(2), "software id", 64),
+    publicKey: asBytes(fields.get(3), "public key", 32),
+    epoch: integer(4),
+    nextSequence: integer(5, uint32Max + 1),
+    through: integer(6),
+    policyDigest: asBytes(fields.get(7), "policy digest", 32),
+    clockState: integer(8, clockStateLetters.length - 1),
+    generation: integer(9),
+    permission: fields.get(10) === true,
+    jitless: fields.get(11) === true,
+    uid: integer(12),
+    meters: asArray(fields.get(13), "meters", metersMax).map((item) => {
+      const [index, slotS, lastTimeS] = asArray(item, "meter", 3);
+      return {
+        index: asInteger(index, "meter", 0, metersMax - 1),
+        slotS: asInteger(slotS, "slot", 0, slotSecondsMax),
+        lastTimeS: asInteger(lastTimeS, "last time", 0, uint32Max),
+      };
+    }),
+    sealEveryS: integer(14),
+    pinnedNodes: integer(15),
+    segments: integer(16),
+    segmentsInUse: integer(17),
+    pendingRows: integer(18),
+    firstSequence: integer(19, uint32Max + 1),
+  };
+}
+
+export function sealFields(answer: SealAnswer): CborMap {
+  return new Map<number, CborValue>([[1, [...answer.sequences]]]);
+}
+
+export function readSealAnswer(fields: CborMap): SealAnswer {
+  const sequences = asArray(fields.get(1), "sequences", sealRowsMax);
+  return { sequences: sequences.map((item) => asInteger(item, "sequence", 0, uint32Max)) };
+}
+
+export function readFields(answer: ReadAnswer): CborMap {
+  return new Map<number, CborValue>([[1, answer.records.map(([sequence, record]) => [sequence, record])]]);
+}
+
+export function readReadAnswer(fields: CborMap): ReadAnswer {
+  return {
+    records: asArray(fields.get(1), "records", readBytesMax).map((item): [number, Uint8Array] => {
+      const [sequence, record] = asArray(item, "record", 2);
+      return [asInteger(sequence, "sequence", 1, uint32Max), asBytes(record, "record", readBytesMax, 1)];
+    }),
+  };
+}
+
+export function releaseFields(answer: ReleaseAnswer): CborMap {
+  return new Map<number, CborValue>([
+    [1, answer.epoch],
+    [2, answer.through],
+  ]);
+}
+
+export function readReleaseAnswer(fields: CborMap): ReleaseAnswer {
+  return {
+    epoch: asInteger(fields.get(1), "epoch", 0, uint32Max),
+    through: asInteger(fields.get(2), "through", 0, uint32Max),
+  };
+}
+
+export function enrolFields(request: Uint8Array): CborMap {
+  return new Map<number, CborValue>([[1, request]]);
+}
+
+export function readEnrolAnswer(fields: CborMap): Uint8Array {
+  return asBytes(fields.get(1), "request", 16_384, 1);
+}

@@ -1,0 +1,138 @@
+/**
+ * What a commit holds, as deterministic CBOR with integer keys: 1 records, 2 pending rows, 3 the receipt that the released
+ * position rests on, 4 state. State stands in the first commit of each segment and says how things stood before that
+ * commit, so that a start needs to read the newest segments only.
+ */
+import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
+import { codesMax, type Row, recordBytesMax } from "../protocol/record.ts";
+import { commitBodyBytesMax } from "./journal-block.ts";
+
+export const commitRecordsMax = 16;
+export const commitPendingRowsMax = 64;
+
+/** A row that is on disk and not yet part of a signed record. */
+export interface PendingRow {
+  readonly meter: number;
+  readonly plan: number;
+  readonly slotS: number;
+  readonly generation: number;
+  readonly clockState: number;
+  readonly codes: readonly number[];
+  readonly row: Row;
+}
+
+/** The newest row of a meter and plan. */
+export interface LastRow {
+  readonly meter: number;
+  readonly plan: number;
+  readonly generation: number;
+  readonly timeS: number;
+  /** Stands of its registers that only rise: [code, value]. */
+  readonly registers: readonly (readonly [code: number, value: number])[];
+}
+
+export interface JournalState {
+  readonly nextSequence: number;
+  /** Digest of the newest record; 32 zero bytes before the first. */
+  readonly lastDigest: Uint8Array;
+  readonly generation: number;
+  readonly lastRows: readonly LastRow[];
+  /** Commit number of the oldest commit with a row that is still pending; 0 where none is. */
+  readonly oldestPendingCommit: number;
+}
+
+export interface CommitBody {
+  readonly records: readonly Uint8Array[];
+  readonly pendingRows: readonly PendingRow[];
+  readonly receipt?: Uint8Array;
+  readonly state?: JournalState;
+}
+
+export function encodeBody(body: CommitBody): Uint8Array {
+  const map = new Map<number, CborValue>();
+  if (body.records.length > 0) map.set(1, [...body.records]);
+  if (body.pendingRows.length > 0)
+    map.set(
+      2,
+      body.pendingRows.map(({ meter, plan, slotS, generation, clockState, codes, row }) => [
+        ...[meter, plan, slotS, generation, clockState, row.timeS, row.status],
+        [...codes],
+        [...row.values],
+      ]),
+    );
+  if (body.receipt) map.set(3, body.receipt);
+  if (body.state) map.set(4, encodeState(body.state));
+  return encodeCbor(map);
+}
+
+function encodeState(state: JournalState): CborMap {
+  return new Map<number, CborValue>([
+    [1, state.nextSequence],
+    [2, state.lastDigest],
+    [3, state.generation],
+    [
+      4,
+      state.lastRows.map(({ meter, plan, generation, timeS, registers }) => [
+        ...[meter, plan, generation, timeS],
+        new Map(registers),
+      ]),
+    ],
+    [5, state.oldestPendingCommit],
+  ]);
+}
+
+/** Throws Refusal on a body that is not ours, though its checksum held: it was written by other software. */
+export function decodeBody(bytes: Uint8Array): CommitBody {
+  const map = asMap(decodeCbor(bytes, commitBodyBytesMax), "commit");
+  const receipt = map.get(3);
+  const state = map.get(4);
+  return {
+    records: asArray(map.get(1) ?? [], "records", commitRecordsMax).map((item) =>
+      asBytes(item, "record", recordBytesMax, 1),
+    ),
+    pendingRows: asArray(map.get(2) ?? [], "pending rows", commitPendingRowsMax).map(decodePendingRow),
+    ...(receipt !== undefined && { receipt: asBytes(receipt, "receipt", 4_096, 1) }),
+    ...(state !== undefined && { state: decodeState(asMap(state, "state")) }),
+  };
+}
+
+function decodePendingRow(value: CborValue): PendingRow {
+  const items = asArray(value, "pending row", 9);
+  const integer = (index: number): number => asInteger(items[index], "pending row", 0, uint32Max);
+  const integers = (index: number): number[] =>
+    asArray(items[index], "pending row", codesMax).map((item) =>
+      asInteger(item, "pending row", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+    );
+  return {
+    meter: integer(0),
+    plan: integer(1),
+    slotS: integer(2),
+    generation: integer(3),
+    clockState: integer(4),
+    codes: integers(7),
+    row: { timeS: integer(5), status: integer(6), values: integers(8) },
+  };
+}
+
+function decodeState(state: CborMap): JournalState {
+  return {
+    nextSequence: asInteger(state.get(1), "next sequence", 1, uint32Max + 1),
+    lastDigest: asBytes(state.get(2), "last digest", 32),
+    generation: asInteger(state.get(3), "generation", 0, uint32Max),
+    lastRows: asArray(state.get(4), "last rows", 65_536).map((item) => {
+      const [meter, plan, generation, timeS, registers] = asArray(item, "last row", 5);
+      return {
+        meter: asInteger(meter, "meter", 0, uint32Max),
+        plan: asInteger(plan, "plan", 0, uint32Max),
+        generation: asInteger(generation, "generation", 0, uint32Max),
+        timeS: asInteger(timeS, "time", 0, uint32Max),
+        registers: [...asMap(registers, "registers")].map(([code, stand]): [number, number] => [
+          asInteger(code, "code", 1, 65_535),
+          asInteger(stand, "stand", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+        ]),
+      };
+    }),
+    oldestPendingCommit: asInteger(state.get(5), "oldest pending commit", 0, Number.MAX_SAFE_INTEGER),
+  };
+}

@@ -1,0 +1,116 @@
+/**
+ * The journal's files: a ring of segments of equal size, made once, written in whole blocks with O_DSYNC. No meaning here.
+ *
+ * Making the ring needs fsync and is done by `ecp-wallet init`, outside Node's permission model, which forbids it.
+ */
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  readSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { syncFolder } from "../platform/durable-file.ts";
+import { blockBytes } from "./journal-block.ts";
+
+export const segmentBlocksDefault = 256;
+export const segmentsDefault = 64;
+export const segmentsMin = 3;
+export const segmentsMax = 4_096;
+
+/** The journal cannot be opened or written as it is. The message says what was found where, and what to do. */
+export class JournalError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "JournalError";
+  }
+}
+
+function segmentPath(folder: string, segment: number): string {
+  return join(folder, `segment-${segment.toString().padStart(4, "0")}.ecpj`);
+}
+
+export class JournalRing {
+  readonly folder: string;
+  readonly segments: number;
+  readonly segmentBlocks: number;
+  readonly #descriptors: readonly number[];
+
+  private constructor(folder: string, descriptors: readonly number[], segmentBlocks: number) {
+    this.folder = folder;
+    this.#descriptors = descriptors;
+    this.segments = descriptors.length;
+    this.segmentBlocks = segmentBlocks;
+  }
+
+  /** Makes the segments, zeroed and durable. Throws {@link JournalError} where a journal is there already. */
+  static preallocate(folder: string, segments: number, segmentBlocks = segmentBlocksDefault): void {
+    if (segments < segmentsMin || segments > segmentsMax)
+      throw new JournalError(`a ring of ${segments} segments; from ${segmentsMin} to ${segmentsMax} are possible`);
+    if (existsSync(segmentPath(folder, 0)))
+      throw new JournalError(`${folder} already holds a journal; it was left as it is`);
+    const zeros = Buffer.alloc(blockBytes);
+    for (let segment = 0; segment < segments; segment++) {
+      const descriptor = openSync(segmentPath(folder, segment), "wx", 0o600);
+      // In steps of a block: one large write would make one large folio, and every later write then costs all of it.
+      for (let block = 0; block < segmentBlocks; block++)
+        writeSync(descriptor, zeros, 0, blockBytes, block * blockBytes);
+      fsyncSync(descriptor);
+      closeSync(descriptor);
+    }
+    syncFolder(folder);
+  }
+
+  static open(folder: string): JournalRing {
+    const names = readdirSync(folder).filter((name) => /^segment-\d{4}\.ecpj$/.test(name));
+    if (names.length === 0) throw new JournalError(`no journal in ${folder}; 'ecp-wallet init' makes one`);
+    const descriptors = names.map((_, segment) => {
+      const path = segmentPath(folder, segment);
+      if (!existsSync(path)) throw new JournalError(`${path} is missing beside ${names.length} other segments`);
+      return openSync(path, constants.O_RDWR | constants.O_DSYNC);
+    });
+    const sizes = descriptors.map((descriptor) => fstatSync(descriptor).size);
+    const size = sizes[0] as number;
+    const odd = sizes.findIndex((other) => other !== size || other % blockBytes !== 0 || other === 0);
+    if (odd >= 0 || names.length < segmentsMin)
+      throw new JournalError(
+        `${segmentPath(folder, Math.max(0, odd))} has ${sizes[Math.max(0, odd)]} bytes; all segments must be of one size, in whole blocks of ${blockBytes}`,
+      );
+    return new JournalRing(folder, descriptors, size / blockBytes);
+  }
+
+  /** A whole segment, or its first `blocks` blocks. */
+  read(segment: number, blocks = this.segmentBlocks): Buffer {
+    const bytes = Buffer.alloc(blocks * blockBytes);
+    let offset = 0;
+    while (offset < bytes.length) {
+      const count = readSync(this.#descriptor(segment), bytes, offset, bytes.length - offset, offset);
+      if (count === 0) throw new JournalError(`${segmentPath(this.folder, segment)} ends at ${offset}`);
+      offset += count;
+    }
+    return bytes;
+  }
+
+  /**
+   * Writes whole blocks; returns when the device has them (O_DSYNC). Throws whatever the system says: the caller must then
+   * end the process, since what a failed write left behind is known only after reading it anew.
+   */
+  write(segment: number, block: number, bytes: Buffer): void {
+    const written = writeSync(this.#descriptor(segment), bytes, 0, bytes.length, block * blockBytes);
+    if (written !== bytes.length)
+      throw new JournalError(`a write of ${bytes.length} bytes was cut at ${written}: disk full?`);
+  }
+
+  close(): void {
+    for (const descriptor of this.#descriptors) closeSync(descriptor);
+  }
+
+  #descriptor(segment: number): number {
+    return this.#descriptors[segment] as number;
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * The wallet's own policy (policy.cbor): what it seals and whom it believes. Written by the operator's `ecp config apply`
+ * and `ecp pin`, owned by the wallet's user, read at start; the agent supplies none of it. Layout: wallet/README.md.
+ */
+import { type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "../protocol/field.ts";
+import { metersMax, slotSecondsMax } from "../protocol/record.ts";
+import { Refusal } from "../protocol/refusal.ts";
+
+export const policyVersion = 1;
+export const policyBytesMax = 65_536;
+export const pinnedNodesMax = 16;
+export const sealEverySecondsDefault = 60;
+
+export interface PolicyMeter {
+  readonly index: number;
+  readonly name: string;
+  readonly profile: string;
+  /** Slot length of its rows in seconds. */
+  readonly slotS: number;
+  /** Most power that the connection can carry in W; 0: not limited. */
+  readonly powerMaxW: number;
+  /** Most new rows a minute. */
+  readonly rowsPerMinute: number;
+}
+
+export interface PinnedNode {
+  readonly name: string;
+  /** Ed25519 key that signs its receipts. */
+  readonly publicKey: Uint8Array;
+  /** X25519 public share. */
+  readonly share: Uint8Array;
+}
+
+export interface WalletPolicy {
+  readonly meters: readonly PolicyMeter[];
+  readonly nodes: readonly PinnedNode[];
+  /** Seconds that one record covers at most; 0: each reading by itself. */
+  readonly sealEveryS: number;
+  /** What happens when the ring is full of unacknowledged records. */
+  readonly whenFull: "refuse" | "drop_oldest";
+  /** Days that acknowledged records are kept where there is room. */
+  readonly retentionDays: number;
+}
+
+export const emptyPolicy: WalletPolicy = {
+  meters: [],
+  nodes: [],
+  sealEveryS: sealEverySecondsDefault,
+  whenFull: "refuse",
+  retentionDays: 30,
+};
+
+const whenFullNames = ["refuse", "drop_oldest"] as const;
+
+export function encodePolicy(policy: WalletPolicy): Uint8Array {
+  const bytes = encodeCbor(
+    new Map<number, CborValue>([
+      [1, policyVersion],
+      [2, policy.meters.map((m) => [m.index, m.name, m.profile, m.slotS, m.powerMaxW, m.rowsPerMinute])],
+      [3, policy.nodes.map((node) => [node.name, node.publicKey, node.share])],
+      [4, policy.sealEveryS],
+      [5, whenFullNames.indexOf(policy.whenFull)],
+      [6, policy.retentionDays],
+    ]),
+  );
+  decodePolicy(bytes);
+  return bytes;
+}
+
+/** Throws {@link Refusal}; unknown fields too: a policy that is only half understood is not obeyed. */
+export function decodePolicy(bytes: Uint8Array): WalletPolicy {
+  const map = asMap(decodeCbor(bytes, policyBytesMax), "policy");
+  const version = asInteger(map.get(1), "version", 0, uint32Max);
+  if (version !== policyVersion) throw new Refusal("unsupported-version", `${version}`);
+  for (const key of map.keys())
+    if (typeof key !== "number" || key > 6) throw new Refusal("bad-field", `policy field ${key} is not known`);
+  const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
+    const [index, name, profile, slotS, powerMaxW, rowsPerMinute] = asArray(item, "meter", 6);
+    return {
+      index: asInteger(index, "meter index", 0, metersMax - 1),
+      name: asText(name, "meter name", 64),
+      profile: asText(profile, "meter profile", 64),
+      slotS: asInteger(slotS, "meter slot", 0, slotSecondsMax),
+      powerMaxW: asInteger(powerMaxW, "meter power", 0, uint32Max),
+      rowsPerMinute: asInteger(rowsPerMinute, "meter rate", 1, 6_000),
+    };
+  });
+  if (new Set(meters.map((meter) => meter.index)).size !== meters.length)
+    throw new Refusal("bad-field", "two meters have the same index");
+  return {
+    meters,
+    nodes: asArray(map.get(3), "nodes", pinnedNodesMax).map((item) => {
+      const [name, publicKey, share] = asArray(item, "node", 3);
+      return {
+        name: asText(name, "node name", 64),
+        publicKey: asBytes(publicKey, "node key", 32),
+        share: asBytes(share, "node share", 32),
+      };
+    }),
+    sealEveryS: asInteger(map.get(4), "seal_every", 0, slotSecondsMax),
+    whenFull: whenFullNames[asInteger(map.get(5), "when_full", 0, 1)] ?? "refuse",
+    retentionDays: asInteger(map.get(6), "retention", 0, 36_500),
+  };
+}
