@@ -38,9 +38,6 @@ const nativeParts = {
   name: "native-parts",
   setup(build) {
     build.onResolve({ filter: /^node-gyp-build$/ }, () => ({ path: path.join(root, "build/serialport-native.cjs") }));
-    build.onResolve({ filter: /\/requireBinary$/ }, ({ importer }) =>
-      importer.includes("/@lydell/node-pty/") ? { path: path.join(root, "build/pty-native.cjs") } : null,
-    );
     build.onResolve({ filter: new RegExp(`^(${leftOut.join("|")})$`) }, ({ path: name }) => ({
       path: name,
       namespace: "left-out",
