@@ -1,0 +1,103 @@
+/** Where a passphrase comes from: a file of mode 0600, a descriptor, or the terminal. Never the environment or an argument. */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { passphraseBytesMax } from "../wallet/keystore.ts";
+
+/** The passphrase cannot be had; the message says what to do. */
+export class PassphraseError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "PassphraseError";
+  }
+}
+
+export interface PassphraseSource {
+  readonly file?: string | undefined;
+  readonly descriptor?: string | undefined;
+}
+
+/** The passphrase's bytes without the line's end; the caller wipes them. */
+export async function readPassphrase(source: PassphraseSource, prompt: string): Promise<Buffer> {
+  const bytes = await bytesOf(source, prompt);
+  const end = bytes.indexOf(0x0a);
+  const passphrase = Buffer.from(end < 0 ? bytes : bytes.subarray(0, end));
+  bytes.fill(0);
+  if (passphrase.length === 0) throw new PassphraseError("the passphrase is empty");
+  return passphrase;
+}
+
+async function bytesOf(source: PassphraseSource, prompt: string): Promise<Buffer> {
+  if (source.file !== undefined) return readPassphraseFile(source.file);
+  if (source.descriptor !== undefined) {
+    const descriptor = Number(source.descriptor);
+    if (!Number.isInteger(descriptor) || descriptor < 0)
+      throw new PassphraseError(`--passphrase-fd ${source.descriptor} is not the number of an open descriptor`);
+    return readWhole(descriptor, `descriptor ${descriptor}`);
+  }
+  if (!process.stdin.isTTY)
+    throw new PassphraseError(
+      "no passphrase: give --passphrase-file FILE or --passphrase-fd N, or run this in a terminal",
+    );
+  return askTerminal(prompt);
+}
+
+function readPassphraseFile(path: string): Buffer {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, "r");
+  } catch (error) {
+    throw new PassphraseError(`cannot read the passphrase file ${path}: ${(error as Error).message}`);
+  }
+  try {
+    const { mode } = fstatSync(descriptor);
+    if ((mode & 0o077) !== 0)
+      throw new PassphraseError(
+        `${path} has mode ${(mode & 0o777).toString(8).padStart(4, "0")}, so others can read it; do: chmod 600 ${path}`,
+      );
+    return readWhole(descriptor, path);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function readWhole(descriptor: number, name: string): Buffer {
+  const bytes = Buffer.alloc(passphraseBytesMax + 1);
+  let length = 0;
+  for (;;) {
+    const count = readSync(descriptor, bytes, length, bytes.length - length, null);
+    length += count;
+    if (count === 0) return bytes.subarray(0, length);
+    if (length > passphraseBytesMax) throw new PassphraseError(`${name} holds more than ${passphraseBytesMax} bytes`);
+  }
+}
+
+/** Reads a line without echo. */
+function askTerminal(prompt: string): Promise<Buffer> {
+  process.stderr.write(prompt);
+  const { stdin } = process;
+  stdin.setRawMode(true);
+  stdin.resume();
+  const typed = Buffer.alloc(passphraseBytesMax);
+  let length = 0;
+  return new Promise((resolve, reject) => {
+    const done = (error?: Error): void => {
+      stdin.off("data", onData);
+      stdin.setRawMode(false);
+      stdin.pause();
+      process.stderr.write("\n");
+      if (error) reject(error);
+      else resolve(Buffer.from(typed.subarray(0, length)));
+      typed.fill(0);
+    };
+    const onData = (bytes: Buffer): void => {
+      for (const byte of bytes) {
+        if (byte === 0x0d || byte === 0x0a || byte === 0x03 || byte === 0x04) {
+          done(byte < 0x0a ? new PassphraseError("interrupted") : undefined);
+          return;
+        }
+        if (byte === 0x7f) length = Math.max(0, length - 1);
+        else if (length < typed.length) typed[length++] = byte;
+      }
+    };
+    stdin.on("data", onData);
+  });
+}

@@ -1,0 +1,190 @@
+/** The wallet: answers the requests of wallet-message.ts, one at a time. Alone holds the key, the sequence and the journal. */
+import { createPublicKey, verify as verifySignature } from "node:crypto";
+import type { Clock } from "../platform/clock.ts";
+import { type Verify, verifyCose } from "../protocol/cose-sign1.ts";
+import type { CborMap } from "../protocol/deterministic-cbor.ts";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import { signEnrolmentRequest } from "../protocol/enrolment.ts";
+import { kidOf } from "../protocol/public-key.ts";
+import { type DecodedReceipt, decodeReceipt } from "../protocol/receipt.ts";
+import { decodeRecord, eventCodes } from "../protocol/record.ts";
+import { Refusal } from "../protocol/refusal.ts";
+import {
+  decodeWalletRequest,
+  encodeAnswer,
+  encodeRefusal,
+  enrolFields,
+  helloFields,
+  readBytesMax,
+  readFields,
+  releaseFields,
+  sealFields,
+  type WalletHello,
+  WalletRefusal,
+  type WalletRequest,
+} from "../protocol/wallet-message.ts";
+import { type Journal, sha256 } from "./journal.ts";
+import type { DeviceKey } from "./keystore.ts";
+import { encodePolicy, type WalletPolicy } from "./policy.ts";
+import { Sealer } from "./sealing.ts";
+
+const spkiEd25519 = Buffer.from("302a300506032b6570032100", "hex"); // RFC 8410 §4
+
+/** Ed25519 verification by node:crypto, for keys that were vetted when they were pinned. */
+export const verifyEd25519: Verify = (publicKey, message, signature) => {
+  const key = createPublicKey({ key: Buffer.concat([spkiEd25519, publicKey]), format: "der", type: "spki" });
+  return verifySignature(null, message, key, signature);
+};
+
+export interface Isolation {
+  readonly permission: boolean;
+  readonly jitless: boolean;
+  readonly uid: number;
+}
+
+export interface WalletOptions {
+  readonly journal: Journal;
+  readonly policy: WalletPolicy;
+  readonly key: DeviceKey;
+  readonly clock: Clock;
+  readonly softwareId: string;
+  readonly isolation: Isolation;
+}
+
+export class Wallet {
+  readonly #options: WalletOptions;
+  readonly #kid: Uint8Array;
+  readonly #policyDigest: Uint8Array;
+  readonly #sealer: Sealer;
+
+  /** Seals at once what recovery and start ask for. */
+  constructor(options: WalletOptions) {
+    const { journal, policy, key, clock } = options;
+    this.#options = options;
+    this.#kid = kidOf(key.publicKey, sha256);
+    this.#policyDigest = sha256(encodePolicy(policy));
+    this.#sealer = new Sealer({ journal, policy, key, kid: this.#kid, clock });
+    this.#sealer.begin([
+      ...journal.recovery.holes.map(
+        (hole) =>
+          [
+            eventCodes.storageError,
+            `commits ${hole.firstCommit}-${hole.lastCommit} missing in segment ${hole.segment}`,
+          ] as const,
+      ),
+      [eventCodes.started, options.softwareId, this.#policyDigest],
+    ]);
+  }
+
+  /** The answer to one framed message. Never throws for what an agent sends; a failing disk does throw, and must end us. */
+  answer(message: Uint8Array): Uint8Array {
+    const { id, request } = decodeWalletRequest(message);
+    if (request instanceof WalletRefusal) return encodeRefusal(id, request);
+    try {
+      return encodeAnswer(id, this.#fields(request));
+    } catch (error) {
+      if (error instanceof WalletRefusal) return encodeRefusal(id, error);
+      throw error;
+    }
+  }
+
+  #fields(request: WalletRequest): CborMap {
+    switch (request.type) {
+      case "hello":
+        return helloFields(this.hello());
+      case "enrol":
+        return enrolFields(this.#enrolmentRequest());
+      case "seal":
+        return sealFields(this.#sealer.seal(request));
+      case "read":
+        return readFields({ records: this.#options.journal.records(request.from, request.to, readBytesMax) });
+      case "release":
+        return releaseFields(this.#release(request.receipt));
+    }
+  }
+
+  hello(): WalletHello {
+    const { journal, policy, key, softwareId, isolation } = this.#options;
+    return {
+      softwareId,
+      publicKey: key.publicKey,
+      epoch: journal.epoch,
+      nextSequence: journal.nextSequence,
+      through: journal.releasedThrough,
+      policyDigest: this.#policyDigest,
+      clockState: this.#sealer.clockState,
+      generation: journal.generation,
+      ...isolation,
+      meters: policy.meters.map(({ index, slotS }) => ({ index, slotS, lastTimeS: this.#lastTimeS(index) })),
+      sealEveryS: policy.sealEveryS,
+      pinnedNodes: policy.nodes.length,
+      segments: journal.segments,
+      segmentsInUse: journal.segmentsInUse,
+      pendingRows: journal.pendingRows.length,
+      firstSequence: journal.firstSequence,
+    };
+  }
+
+  /** End of the newest row of a meter's full plan, in the running generation; 0 where there is none. */
+  #lastTimeS(meter: number): number {
+    const { journal } = this.#options;
+    const last = journal.lastRow(meter, 0);
+    return last?.generation === journal.generation ? last.timeS : 0;
+  }
+
+  #enrolmentRequest(): Uint8Array {
+    const { journal, policy, key, clock, softwareId } = this.#options;
+    const meters = policy.meters.map(({ index, name, profile }) => ({ index, name, profile }));
+    const timeS = Math.floor(clock.wallMs() / 1_000);
+    const { publicKey, share } = key;
+    return signEnrolmentRequest(
+      { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters },
+      key.sign,
+      sha256,
+    );
+  }
+
+  /** Releases what a receipt says is stored. The agent only carries it: everything it says is checked here. */
+  #release(bytes: Uint8Array): { epoch: number; through: number } {
+    const { journal } = this.#options;
+    const { content } = this.#verifiedReceipt(bytes);
+    if (!equalBytes(content.device, this.#kid)) throw new WalletRefusal("receipt-other-device");
+    if (content.epoch !== journal.epoch)
+      throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
+    const highest = content.ranges.at(-1)?.last ?? content.through;
+    if (highest >= journal.nextSequence)
+      throw new WalletRefusal("receipt-beyond-sealed", `${highest}, sealed up to ${journal.nextSequence - 1}`);
+    for (const range of content.ranges) this.#checkDigest(range.last, range.digest);
+    if (content.digest && content.through > journal.releasedThrough) {
+      this.#checkDigest(content.through, content.digest);
+      journal.release(content.through, bytes);
+    }
+    return { epoch: journal.epoch, through: journal.releasedThrough };
+  }
+
+  #verifiedReceipt(bytes: Uint8Array): DecodedReceipt {
+    const { policy } = this.#options;
+    try {
+      const receipt = decodeReceipt(bytes);
+      const { kid } = receipt.cose;
+      const node = policy.nodes.find((item) => kid !== undefined && equalBytes(kidOf(item.publicKey, sha256), kid));
+      if (!node) throw new WalletRefusal("receipt-not-pinned");
+      verifyCose(receipt.cose, node.publicKey, verifyEd25519);
+      return receipt;
+    } catch (error) {
+      if (error instanceof Refusal) throw new WalletRefusal("receipt-invalid", error.message);
+      throw error;
+    }
+  }
+
+  #checkDigest(sequence: number, digest: Uint8Array): void {
+    const [found] = this.#options.journal.records(sequence, sequence, readBytesMax);
+    if (!found) {
+      // Recycled records were released before; any other sequence without a record cannot be acknowledged.
+      if (sequence < this.#options.journal.firstSequence) return;
+      throw new WalletRefusal("receipt-digest-mismatch", `${sequence} is void`);
+    }
+    if (!equalBytes(decodeRecord(found[1], sha256).digest, digest))
+      throw new WalletRefusal("receipt-digest-mismatch", `record ${sequence}`);
+  }
+}
