@@ -22,33 +22,33 @@ export interface Pty {
  * @throws Error when openpty(3) fails or `stty` is missing
  */
 export function openPty(): Pty {
-  const { master, slave, pty: path } = loadPtyNative().open(80, 24);
+  const { master: masterFd, slave: slaveFd, pty: path } = loadPtyNative().open(80, 24);
   // Our slave descriptor stays open, so that the master gets no EIO between one user of the line and the next.
   const stty = spawnSync("stty", ["-F", path, "raw", "-echo"]);
   if (stty.status !== 0) {
-    closeSync(master);
-    closeSync(slave);
+    closeSync(masterFd);
+    closeSync(slaveFd);
     throw new Error(
       `pty ${path}: "stty raw -echo" failed (${stty.error?.message ?? stty.stderr.toString().trim()}); coreutils' stty is needed`,
     );
   }
-  const stream = new ReadStream(master);
+  const master = new ReadStream(masterFd);
   let open = true;
   // EIO after a hang-up: nothing is left to be read, and close() is what ends it.
-  stream.on("error", () => {});
-  stream.resume();
+  master.on("error", () => {});
+  master.resume();
   return {
     path,
     write: (bytes) => {
       if (!open) return;
       try {
-        writeSync(master, bytes);
+        writeSync(masterFd, bytes);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
       }
     },
     onData: (listener) => {
-      stream.on("data", listener);
+      master.on("data", listener);
     },
     close: () =>
       new Promise((resolve) => {
@@ -57,11 +57,11 @@ export function openPty(): Pty {
           return;
         }
         open = false;
-        stream.once("close", () => {
-          closeSync(slave);
+        master.once("close", () => {
+          closeSync(slaveFd);
           resolve();
         });
-        stream.destroy();
+        master.destroy();
       }),
   };
 }

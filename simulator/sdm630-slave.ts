@@ -100,15 +100,19 @@ export class Sdm630Slave {
 /** Noise without a valid frame in it. */
 const noise = Uint8Array.of(0x00, 0xff, 0x01, 0x04, 0x18, 0x55, 0xaa, 0x00, 0x13, 0x37);
 
-/** The line's side of a slave: bytes in, bytes out after the time that they need on the wire. */
+/**
+ * The line's side of a slave: bytes in, bytes out after the time that they need on the wire. One request at a time and in
+ * order, as a real slave's single UART has it: what comes while it is busy waits in the receive buffer.
+ */
 export class RtuSlave {
   readonly #slave: Sdm630Slave;
   readonly #parser = new RtuParser(requestLength);
   readonly #write: (bytes: Uint8Array) => void;
   readonly #characterMs: number;
-  readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #waiting: Uint8Array[] = [];
+  #timer: NodeJS.Timeout | undefined;
 
-  /** @param baud paces the answers; a pty by itself knows no speed. 10 bits a character. */
+  /** @param baud paces the answers, 10 bits a character; a pty by itself knows no speed */
   constructor(slave: Sdm630Slave, baud: number, write: (bytes: Uint8Array) => void) {
     this.#slave = slave;
     this.#characterMs = 10_000 / baud;
@@ -116,39 +120,51 @@ export class RtuSlave {
   }
 
   receive(bytes: Uint8Array): void {
-    for (const request of this.#parser.push(bytes)) {
-      // Other units' requests, and broadcasts (unit 0), are not answered (V1.02 §2.2).
-      if (request[0] === this.#slave.unit) this.#answer(request);
-    }
+    // Other units' requests, and broadcasts (unit 0), are not answered (V1.02 §2.2).
+    this.#waiting.push(...this.#parser.push(bytes).filter((request) => request[0] === this.#slave.unit));
+    this.#next();
   }
 
   /** Forgets answers that are still to be sent. */
   close(): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    clearTimeout(this.#timer);
+    this.#waiting.length = 0;
   }
 
-  #answer(request: Uint8Array): void {
+  #next(): void {
+    if (this.#timer !== undefined) return;
+    const request = this.#waiting.shift();
+    if (request === undefined) return;
     const fault = this.#slave.takeFault();
-    const pdu = this.#slave.answer(request.subarray(1, -2), fault);
-    const frame = encodeRtuFrame(fault?.kind === "wrong unit" ? this.#slave.unit + 1 : this.#slave.unit, pdu);
-    if (fault?.kind === "silent") return;
-    if (fault?.kind === "bad crc") frame[frame.length - 1]! ^= 0x5a;
-    const bytes =
-      fault?.kind === "garbage"
-        ? noise
-        : fault?.kind === "noise before"
-          ? Uint8Array.from([...noise, ...frame])
-          : frame;
+    const bytes = answerBytes(this.#slave, request, fault);
     const wireMs = (request.length + bytes.length) * this.#characterMs;
-    const timer = setTimeout(
+    this.#timer = setTimeout(
       () => {
-        this.#timers.delete(timer);
-        this.#write(bytes);
+        this.#timer = undefined;
+        if (bytes.length > 0) this.#write(bytes);
+        this.#next();
       },
       turnaroundMs + wireMs + (fault?.kind === "late" ? fault.byMs : 0),
     );
-    this.#timers.add(timer);
+  }
+}
+
+/** What goes on the line for a request, with the fault in it; nothing when the slave is silent. */
+function answerBytes(slave: Sdm630Slave, request: Uint8Array, fault: SlaveFault | undefined): Uint8Array {
+  const pdu = slave.answer(request.subarray(1, -2), fault);
+  const frame = encodeRtuFrame(fault?.kind === "wrong unit" ? slave.unit + 1 : slave.unit, pdu);
+  switch (fault?.kind) {
+    case "silent":
+      return new Uint8Array(0);
+    case "garbage":
+      return noise;
+    case "noise before":
+      return Uint8Array.from([...noise, ...frame]);
+    case "bad crc":
+      frame[frame.length - 1]! ^= 0x5a;
+      return frame;
+    default:
+      return frame;
   }
 }
 

@@ -1,5 +1,5 @@
 /** The serial ports of this machine, for `ecp init` and `ecp scan`. */
-import { realpath } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { listSerialById } from "./port-failure.ts";
 
 export interface SerialPortEntry {
@@ -14,8 +14,7 @@ export interface SerialPortEntry {
 
 /** Ports under /dev/serial/by-id first, then those that only have a device node; no port twice. */
 export async function listSerialPorts(): Promise<SerialPortEntry[]> {
-  const { SerialPort } = await import("serialport");
-  const known = new Map((await SerialPort.list()).map((port) => [port.path, port]));
+  const known = new Map((await listDevices()).map((port) => [port.path, port]));
   const entries: SerialPortEntry[] = [];
   const entry = (path: string, device: string): SerialPortEntry => {
     const { manufacturer, serialNumber } = known.get(device) ?? {};
@@ -30,4 +29,22 @@ export async function listSerialPorts(): Promise<SerialPortEntry[]> {
     if (!seen.has(device)) entries.push(entry(device, device));
   }
   return entries;
+}
+
+interface KnownDevice {
+  readonly path: string;
+  readonly manufacturer?: string | undefined;
+  readonly serialNumber?: string | undefined;
+}
+
+/** serialport asks udevadm; a container or a small image may have none, and then the names in /dev have to do. */
+async function listDevices(): Promise<KnownDevice[]> {
+  const { SerialPort } = await import("serialport");
+  try {
+    return await SerialPort.list();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const names = await readdir("/dev");
+    return names.filter((name) => /^tty(USB|ACM|AMA)\d+$/.test(name)).map((name) => ({ path: `/dev/${name}` }));
+  }
 }
