@@ -1,13 +1,13 @@
 // Builds the bundles: `node esbuild.config.mjs [--only NAME] [--out FOLDER] [--arch x64|arm64] [--quiet]`. Prints to stderr only.
 //
 // dist/ gets four programs, each in one file (ecp.cjs, ecp-wallet.cjs, ecp-node.cjs, ecp-demo.cjs), a launcher of the same name without
-// extension beside each, the .node files that they load from their own folder, and the licences of what was bundled. The folder can be
+// extension beside each, the .node files that they load from their own folder, the path of this Node, and the licences of what was bundled. The folder can be
 // copied anywhere as it is. A file is written under another name and renamed, so a program that starts meanwhile never reads half of one.
 import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import esbuild from "esbuild";
-import { bundleHeader, launcher } from "./build/bundle-header.ts";
+import { bundleHeader, launcher, nodePathFile } from "./build/bundle-header.ts";
 import { foreignInputs, licenceTexts } from "./build/bundle-inputs.ts";
 
 const root = import.meta.dirname;
@@ -97,8 +97,8 @@ async function buildBundle({ name, nodeFlags }) {
   }
   // The entry's own first line (#!) is replaced by the header's.
   const program = result.outputFiles[0].text.replace(/^#!.*\n/, "");
-  writeAtomically(`${name}.cjs`, bundleHeader(process.execPath) + program, 0o755);
-  writeAtomically(name, launcher(name, process.execPath, nodeFlags), 0o755);
+  writeAtomically(`${name}.cjs`, bundleHeader + program, 0o755);
+  writeAtomically(name, launcher(name, nodeFlags), 0o755);
   if (!options.quiet) console.error(`${`${name}.cjs`.padEnd(28)} ${kilobytes(path.join(options.out, `${name}.cjs`))}`);
   return inputs;
 }
@@ -130,6 +130,7 @@ if (wanted.length === 0) {
 }
 try {
   mkdirSync(options.out, { recursive: true });
+  writeAtomically(nodePathFile, `${process.execPath}\n`, 0o644);
   const inputs = await Promise.all(wanted.map(buildBundle));
   if (wanted.some(({ name }) => name !== "ecp-wallet")) copyNatives();
   if (options.only === undefined) writeAtomically("LICENSES.txt", licenceTexts(root, inputs.flat()), 0o644);

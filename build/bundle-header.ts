@@ -6,20 +6,26 @@ export const nodeMin = { major: 24, minor: 7 } as const;
 /** Exit status of sysexits.h for "something this program needs is not there". */
 const exitUnavailable = 69;
 
+/** Beside the bundles: the path of the Node that built them. It is no part of a bundle, whose digest names the software in each record. */
+export const nodePathFile = "node.path";
+
 /**
  * The first lines of a bundle. Any Node from 12 on must be able to read them, and the bundle below must parse there as well (the build's
  * target sees to that): only then can an old Node say what is wrong, or hand over to a newer one.
  */
-export function bundleHeader(builtWithNode: string): string {
-  return `#!/usr/bin/env node
+export const bundleHeader = `#!/usr/bin/env node
 "use strict";
 var isTooOld = (function () {
   var own = process.versions.node.split(".");
   if (+own[0] > ${nodeMin.major} || (+own[0] === ${nodeMin.major} && +own[1] >= ${nodeMin.minor})) return false;
+  var fs = require("fs");
   var path = require("path");
-  var places = [process.env.ECP_NODE, path.join(__dirname, "node"), ${JSON.stringify(builtWithNode)}].filter(function (place) {
-    return place && require("fs").existsSync(place);
-  });
+  var pathFile = path.join(__dirname, "${nodePathFile}");
+  var places = [
+    process.env.ECP_NODE,
+    path.join(__dirname, "node"),
+    fs.existsSync(pathFile) && fs.readFileSync(pathFile, "utf8").trim()
+  ].filter(function (place) { return place && fs.existsSync(place); });
   // A Node that was handed over to and is too old itself must not hand over again.
   if (places.length === 0 || process.env.ECP_NODE_HANDED_OVER) {
     process.stderr.write(
@@ -51,13 +57,12 @@ if (isTooOld) return;
 delete process.env.ECP_NODE_HANDED_OVER;
 var importMetaUrl = require("url").pathToFileURL(__filename).href;
 `;
-}
 
 /**
  * The launcher without an extension: a bundle started by the name `ecp` with the right Node, whatever the system has. It replaces
  * itself (exec), so that signals and the process id are those of the program.
  */
-export function launcher(name: string, builtWithNode: string, nodeFlags: readonly string[]): string {
+export function launcher(name: string, nodeFlags: readonly string[]): string {
   const flags = nodeFlags.length === 0 ? "" : `${nodeFlags.join(" ")} `;
   return `#!/bin/sh
 # Starts ${name}.cjs, which lies beside this file, with Node ${nodeMin.major}.${nodeMin.minor} or newer.
@@ -71,7 +76,7 @@ while [ -L "$file" ]; do
   esac
 done
 here=$(CDPATH='' cd -- "$(dirname -- "$file")" && pwd -P)
-for node in "\${ECP_NODE:-}" "$here/node" ${shellQuoted(builtWithNode)}; do
+for node in "\${ECP_NODE:-}" "$here/node" "$(cat "$here/${nodePathFile}" 2>/dev/null || true)"; do
   [ -n "$node" ] && [ -x "$node" ] && exec "$node" ${flags}"$here/${name}.cjs" "$@"
 done
 node=$(command -v node || true)
@@ -87,8 +92,4 @@ echo "   where: $here/${name}" >&2
 echo " what to do: install Node ${nodeMin.major}, or set ECP_NODE to its path, or put it beside this file under the name node" >&2
 exit ${exitUnavailable}
 `;
-}
-
-function shellQuoted(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

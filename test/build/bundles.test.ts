@@ -51,7 +51,7 @@ test("the bundles run alone in an empty folder, with the .node files beside them
   const natives = ["pty.node", `serialport-${process.arch}-glibc.node`, `serialport-${process.arch}-musl.node`];
   assert.deepEqual(
     readdirSync(dist).sort(),
-    [...names, ...names.map((name) => `${name}.cjs`), ...natives, "LICENSES.txt"].sort(),
+    [...names, ...names.map((name) => `${name}.cjs`), ...natives, "LICENSES.txt", "node.path"].sort(),
   );
   const alone = mkdtempSync(path.join(tmpdir(), "ecp-alone-"));
   t.after(() => rmSync(alone, { recursive: true, force: true }));
@@ -82,6 +82,13 @@ test("a launcher follows links, passes its arguments and starts the wallet witho
   assert.ok(flags.includes("--jitless"));
 });
 
+test("a bundle is the same wherever it is built: its digest names the software in each record", (t) => {
+  const [one, other] = [build(t, {}).dist, build(t, {}).dist];
+  for (const name of ["ecp.cjs", "ecp-wallet.cjs", "ecp-demo.cjs", "ecp-wallet"]) {
+    assert.deepEqual(readFileSync(path.join(one, name)), readFileSync(path.join(other, name)), name);
+  }
+});
+
 test("refused: a wallet's bundle with anything that is not the wallet's", (t) => {
   const { status, stderr, dist } = build(
     t,
@@ -105,7 +112,7 @@ test("a name that is no bundle's is refused", (t) => {
 
 test("an old Node can parse the header and what the bundler lowers", async () => {
   // Transforming to ES5 fails on all syntax that ES5 lacks and esbuild cannot lower (let, const, classes …).
-  const header = bundleHeader("/usr/bin/node").replace("if (isTooOld) return;", "");
+  const header = bundleHeader.replace("if (isTooOld) return;", "");
   await esbuild.transform(header, { target: "es5", logLevel: "silent" });
   await assert.rejects(esbuild.transform(`${header}\nlet a = 1;`, { target: "es5", logLevel: "silent" }));
 });
@@ -118,10 +125,11 @@ const old = (header: string, handedOver: string) =>
 const program =
   'console.log(process.argv.slice(2).join()); process.on("SIGTERM", () => process.exit(4)); process.kill(process.pid, "SIGTERM"); setInterval(() => {}, 1000);\n';
 
-for (const place of ["ECP_NODE", "beside", "baked"] as const) {
+for (const place of ["ECP_NODE", "beside", "node.path"] as const) {
   test(`a bundle started by an old Node hands over to a newer one: ${place}`, (t) => {
-    const header = old(bundleHeader(place === "baked" ? process.execPath : "/nonexistent/node"), "24.7.0");
-    const root = temporaryTree(t, { "ecp.cjs": header + program });
+    const header = old(bundleHeader, "24.7.0");
+    const pathFile = place === "node.path" ? process.execPath : "/nonexistent/node";
+    const root = temporaryTree(t, { "ecp.cjs": header + program, "node.path": `${pathFile}\n` });
     if (place === "beside") symlinkSync(process.execPath, path.join(root, "node"));
     const env = { ...process.env, ECP_NODE: place === "ECP_NODE" ? process.execPath : "" };
     const ran = spawnSync(process.execPath, [path.join(root, "ecp.cjs"), "a", "b"], { env, encoding: "utf8" });
@@ -131,11 +139,11 @@ for (const place of ["ECP_NODE", "beside", "baked"] as const) {
 }
 
 test("a bundle that finds no Node that is new enough says so and ends with 69", (t) => {
-  for (const [baked, handedOver] of [
+  for (const [pathFile, handedOver] of [
     ["/nonexistent/node", "24.7.0"],
     [process.execPath, "22.0.0"],
   ] as const) {
-    const root = temporaryTree(t, { "ecp.cjs": old(bundleHeader(baked), handedOver) + program });
+    const root = temporaryTree(t, { "ecp.cjs": old(bundleHeader, handedOver) + program, "node.path": pathFile });
     const env = { ...process.env, ECP_NODE: "" };
     const ran = spawnSync(process.execPath, [path.join(root, "ecp.cjs")], { env, encoding: "utf8" });
     assert.equal(ran.status, 69);

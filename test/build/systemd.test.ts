@@ -66,9 +66,9 @@ test("the wallet has no network and the agent can reach its socket", () => {
   assert.match(wallet, /^RestrictAddressFamilies=AF_UNIX$/m);
   assert.match(wallet, /^MemoryDenyWriteExecute=yes$/m);
   assert.match(wallet, /^LimitCORE=0$/m);
-  // The socket lies in a folder that the group may enter, and is made with the group's permission to write.
+  // The socket lies in a folder that the group may enter, and the group may write to it.
   assert.match(wallet, /^RuntimeDirectoryMode=0750$/m);
-  assert.match(wallet, /^UMask=0007$/m);
+  assert.match(wallet, /^ExecStart=.* --socket-mode 0660 /m);
   assert.equal(/^Group=(.*)$/m.exec(wallet)?.[1], /^Group=(.*)$/m.exec(agent)?.[1]);
   assert.notEqual(/^User=(.*)$/m.exec(wallet)?.[1], /^User=(.*)$/m.exec(agent)?.[1]);
 });
