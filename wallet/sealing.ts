@@ -128,7 +128,8 @@ export class Sealer {
     const base = { meter: request.meter, plan: request.plan, slotS: request.slotS, codes: request.codes };
     const clockState = this.clockState;
     if (request.slotS < pendingSlotSecondsMin || policy.sealEveryS <= request.slotS) {
-      const most = Math.max(1, Math.floor(recordIntegersMax / request.codes.length));
+      const fitting = Math.max(1, Math.floor(recordIntegersMax / request.codes.length));
+      const most = policy.sealEveryS === 0 ? 1 : fitting;
       for (let at = 0; at < rows.length; at += most)
         contents.push({ kind: "reading", ...base, clockState, rows: rows.slice(at, at + most) });
       this.#append(contents);

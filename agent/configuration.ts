@@ -1,0 +1,49 @@
+/** What an agent is told: hub.yaml, read and checked by the command line (cli/hub-configuration.ts). Paths are absolute. */
+import type { SerialSettings } from "../drivers/serial/serial-settings.ts";
+
+export interface LineConfiguration {
+  readonly name: string;
+  readonly serial?: SerialSettings;
+  readonly tcp?: { readonly host: string; readonly port: number };
+}
+
+export interface MeterConfiguration {
+  /** Number of the meter in records and in the wallet's policy. */
+  readonly index: number;
+  readonly name: string;
+  readonly line: string;
+  /** Modbus unit (slave address), 1 to 247. */
+  readonly unit: number;
+  /** Profile id, such as eastron-sdm630. */
+  readonly profile: string;
+  /** Seconds between readings, aligned to the clock. */
+  readonly intervalS: number;
+  /** Quantity codes, ascending; the profile's own where absent. */
+  readonly codes?: readonly number[];
+  /** Most power that the connection can carry in W; 0: not given. */
+  readonly powerMaxW: number;
+}
+
+export interface MqttConfiguration {
+  readonly protocol: "mqtt" | "mqtts";
+  readonly host: string;
+  readonly port: number;
+  readonly username?: string;
+  readonly passwordFile?: string;
+  readonly caFile?: string;
+}
+
+export interface HubConfiguration {
+  /** Where the wallet answers. */
+  readonly walletSocket: string;
+  /** The wallet's folder, for `ecp run`, `ecp config apply`, `ecp pin`. */
+  readonly walletFolder: string;
+  readonly passphraseFile?: string;
+  /** Where the agent answers `ecp status`. */
+  readonly agentSocket: string;
+  readonly lines: readonly LineConfiguration[];
+  readonly meters: readonly MeterConfiguration[];
+  /** Seconds that one record covers at most; 0: each reading by itself. */
+  readonly sealEveryS: number;
+  readonly mqtt?: MqttConfiguration;
+}

@@ -1,0 +1,29 @@
+/** What an agent tells whoever started it, as it happens. `--json` prints these, one a line. Times in Unix milliseconds. */
+export type AgentEvent =
+  | { readonly event: "wallet"; readonly state: "connected" | "disconnected"; readonly detail?: string }
+  | {
+      readonly event: "uplink";
+      readonly state: "connected" | "disconnected";
+      readonly address: string;
+      readonly detail?: string;
+    }
+  | {
+      readonly event: "reading";
+      readonly meter: number;
+      readonly name: string;
+      readonly timeS: number;
+      /** OCMF letter. */
+      readonly status: string;
+      readonly values: Readonly<Record<string, number>>;
+      readonly detail?: string;
+    }
+  | { readonly event: "sealed"; readonly sequence: number; readonly meter: number; readonly rows: number }
+  | { readonly event: "published"; readonly sequence: number }
+  | {
+      readonly event: "acknowledged";
+      readonly through: number;
+      /** For each record sealed by this process and acknowledged now: milliseconds from sealed to acknowledged. */
+      readonly receiptMs: readonly number[];
+    }
+  | { readonly event: "refused"; readonly by: "wallet"; readonly reason: string; readonly detail: string }
+  | { readonly event: "lost"; readonly meter: number; readonly rows: number; readonly detail: string };

@@ -1,0 +1,155 @@
+/** The agent's end of the wallet's socket: one request at a time, connected again by itself. */
+import { createConnection, type Socket } from "node:net";
+import { BackOff } from "../platform/back-off.ts";
+import { FrameParser, frameOf } from "../platform/framed-channel.ts";
+import type { CborMap } from "../protocol/deterministic-cbor.ts";
+import {
+  decodeAnswer,
+  encodeWalletRequest,
+  type ReadAnswer,
+  type ReleaseAnswer,
+  readEnrolAnswer,
+  readHello,
+  readReadAnswer,
+  readReleaseAnswer,
+  readSealAnswer,
+  type SealAnswer,
+  type SealRequest,
+  type WalletHello,
+  WalletRefusal,
+  type WalletRequest,
+  walletMessageBytesMax,
+} from "../protocol/wallet-message.ts";
+import { pause } from "./pause.ts";
+
+/** The wallet is not there, or has gone in the middle: nothing is known of the request; ask again. */
+export class WalletUnavailable extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "WalletUnavailable";
+  }
+}
+
+const answerTimeoutMs = 15_000;
+
+interface Waiting {
+  readonly id: number;
+  readonly resolve: (fields: CborMap) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class WalletClient {
+  readonly path: string;
+  #socket: Socket | undefined;
+  #waiting: Waiting | undefined;
+  #tail: Promise<unknown> = Promise.resolve();
+  #nextId = 1;
+  readonly #onState: (connected: boolean, detail?: string) => void;
+
+  constructor(path: string, onState: (connected: boolean, detail?: string) => void = () => undefined) {
+    this.path = path;
+    this.#onState = onState;
+  }
+
+  async hello(): Promise<WalletHello> {
+    return readHello(await this.#request({ type: "hello" }));
+  }
+  async enrol(): Promise<Uint8Array> {
+    return readEnrolAnswer(await this.#request({ type: "enrol" }));
+  }
+  /** Seals rows. Throws {@link WalletRefusal}, or {@link WalletUnavailable}, after which the same call is safe. */
+  async seal(request: Omit<SealRequest, "type">): Promise<SealAnswer> {
+    return readSealAnswer(await this.#request({ type: "seal", ...request }));
+  }
+  async read(from: number, to: number): Promise<ReadAnswer> {
+    return readReadAnswer(await this.#request({ type: "read", from, to }));
+  }
+  async release(receipt: Uint8Array): Promise<ReleaseAnswer> {
+    return readReleaseAnswer(await this.#request({ type: "release", receipt }));
+  }
+
+  /** Waits until the wallet answers a hello. Rejects when `signal` aborts. */
+  async connected(signal: AbortSignal): Promise<WalletHello> {
+    const backOff = new BackOff({ firstMs: 50, longestMs: 2_000 });
+    for (;;) {
+      signal.throwIfAborted();
+      try {
+        return await this.hello();
+      } catch (error) {
+        if (!(error instanceof WalletUnavailable)) throw error;
+        await pause(backOff.next(), signal);
+      }
+    }
+  }
+
+  close(): void {
+    this.#socket?.destroy();
+  }
+
+  #request(request: WalletRequest): Promise<CborMap> {
+    const result = this.#tail.then(() => this.#exchange(request));
+    this.#tail = result.catch(() => undefined);
+    return result;
+  }
+
+  async #exchange(request: WalletRequest): Promise<CborMap> {
+    const socket = this.#socket ?? (await this.#connect());
+    const id = this.#nextId++ % 0xffff_ffff;
+    return new Promise<CborMap>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        socket.destroy(new Error(`no answer within ${answerTimeoutMs} ms`));
+      }, answerTimeoutMs);
+      const settle =
+        <T>(action: (value: T) => void) =>
+        (value: T): void => {
+          clearTimeout(timer);
+          this.#waiting = undefined;
+          action(value);
+        };
+      this.#waiting = { id, resolve: settle(resolve), reject: settle(reject) };
+      socket.write(frameOf(encodeWalletRequest(id, request)));
+    });
+  }
+
+  #connect(): Promise<Socket> {
+    return new Promise((resolve, reject) => {
+      const socket = createConnection(this.path);
+      const parser = new FrameParser(walletMessageBytesMax);
+      let reason = "the wallet closed the connection";
+      let open = false;
+      socket.once("connect", () => {
+        open = true;
+        this.#socket = socket;
+        this.#onState(true);
+        resolve(socket);
+      });
+      socket.on("error", (error) => {
+        reason = error.message;
+      });
+      socket.once("close", () => {
+        const error = new WalletUnavailable(`the wallet at ${this.path} is not reachable: ${reason}`);
+        if (!open) reject(error);
+        else {
+          this.#socket = undefined;
+          this.#onState(false, reason);
+        }
+        this.#waiting?.reject(error);
+      });
+      socket.on("data", (bytes) => {
+        try {
+          for (const message of parser.push(bytes)) this.#settle(message);
+        } catch (error) {
+          socket.destroy(error as Error);
+        }
+      });
+    });
+  }
+
+  #settle(message: Uint8Array): void {
+    const { id, fields } = decodeAnswer(message);
+    const waiting = this.#waiting;
+    if (waiting === undefined || waiting.id !== id) throw new Error(`an answer to ${id}, which was not asked`);
+    if (fields instanceof WalletRefusal) waiting.reject(fields);
+    else waiting.resolve(fields);
+  }
+}
