@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { closeSync, writeSync } from "node:fs";
-import { rename, rm, symlink } from "node:fs/promises";
+import { readlink, rename, rm, symlink } from "node:fs/promises";
 import { ReadStream } from "node:tty";
 import { loadPtyNative } from "./pty-native.ts";
 
@@ -74,4 +74,12 @@ export async function replaceSymlink(link: string, target: string): Promise<void
     await rm(fresh, { force: true });
     throw error;
   });
+}
+
+/**
+ * Takes `link` away if it still leads to `target`, as udev does when a device is unplugged. A link left behind would lead to
+ * whoever gets the same /dev/pts number next.
+ */
+export async function removeSymlink(link: string, target: string): Promise<void> {
+  if ((await readlink(link).catch(() => undefined)) === target) await rm(link, { force: true });
 }

@@ -1,6 +1,6 @@
 /** A simulated SDM630 at the end of a pty, of a TCP port, or of both: what `ecp-demo simulate` runs. */
 import { createHousehold } from "./household.ts";
-import { openPty, type Pty, replaceSymlink } from "./pty.ts";
+import { openPty, type Pty, removeSymlink, replaceSymlink } from "./pty.ts";
 import { RtuSlave, Sdm630Slave, type SlaveFault, serveModbusTcp, type TcpSlave } from "./sdm630-slave.ts";
 
 export interface SimulatedMeterOptions {
@@ -25,7 +25,7 @@ export interface SimulatedMeter {
   /** `host:port` of Modbus TCP. Undefined without it. */
   readonly address: string | undefined;
   setFault(fault: SlaveFault | undefined, times?: number): void;
-  /** Pulls the cable: the pty is hung up, TCP connections break. The symlink then leads nowhere. */
+  /** Pulls the cable: the pty is hung up, TCP connections break. The symlink goes, as udev's do. */
   cut(): Promise<void>;
   /** Plugs it in again, at another path, and makes the symlink lead there. */
   reconnect(): Promise<void>;
@@ -51,7 +51,9 @@ export async function runSimulatedMeter(options: SimulatedMeterOptions = {}): Pr
     [pty, rtu] = [undefined, undefined];
     oldRtu?.close();
     tcp?.cut();
-    await oldPty?.close();
+    if (oldPty === undefined) return;
+    if (link !== undefined) await removeSymlink(link, oldPty.path);
+    await oldPty.close();
   };
 
   const wantsPty = link !== undefined || options.tcp === undefined;

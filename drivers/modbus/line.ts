@@ -138,7 +138,7 @@ export class ModbusLine {
   async #read(read: RegisterRead): Promise<Uint16Array> {
     await this.#ensureOpen();
     const probeCount = this.#protocol.probeCount(encodeReadRequest(read), read.countStep ?? 1, this.nowMs());
-    if (probeCount !== undefined) await this.#probe({ ...read, count: probeCount });
+    if (probeCount !== undefined) await this.#probe({ ...read, ...read.probe, count: probeCount });
     return this.#exchange(read);
   }
 

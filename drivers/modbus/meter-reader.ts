@@ -74,6 +74,7 @@ export async function readMeter(line: ModbusLine, options: MeterReadOptions): Pr
         timeoutMs: options.timeoutMs ?? profile.timeoutMs,
         slowestAnswerMs: profile.slowestAnswerMs,
         countStep: profile.countStep,
+        probe: profile.probe,
         startBeforeMs,
       });
       words.push({ block, data });
@@ -108,9 +109,9 @@ export async function readSerialNumber(
   const { profile, unit } = options;
   if (profile.serialNumber === undefined) return undefined;
   const { functionCode, address } = profile.serialNumber;
-  const { gapMs, timeoutMs, slowestAnswerMs, countStep } = profile;
+  const { gapMs, timeoutMs, slowestAnswerMs, countStep, probe } = profile;
   try {
-    const read = { unit, functionCode, address, count: 2, gapMs, timeoutMs, slowestAnswerMs, countStep };
+    const read = { unit, functionCode, address, count: 2, gapMs, timeoutMs, slowestAnswerMs, countStep, probe };
     const data = await readTwice(line, read);
     return String(data[0]! * 0x10000 + data[1]!);
   } catch (error) {

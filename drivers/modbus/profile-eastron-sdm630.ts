@@ -64,6 +64,7 @@ export const eastronSdm630: MeterProfile = {
   gapMs: 100,
   timeoutMs: 500,
   slowestAnswerMs: 1000,
+  probe: { functionCode: 4, address: 0x0000 },
   serialNumber: { functionCode: 3, address: 0xfc00, type: "uint32" },
   factory: { unit: 1, baud: 9600, parity: "none" },
 };

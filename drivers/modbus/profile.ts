@@ -38,6 +38,8 @@ export interface MeterProfile {
   readonly timeoutMs: number;
   /** Longest answer time ever expected: how long the line rests after a failure. */
   readonly slowestAnswerMs: number;
+  /** First of a stretch of at least 20 registers that every such meter has: read when the line must be proven clean. */
+  readonly probe: { readonly functionCode: 3 | 4; readonly address: number };
   /** Where the serial number stands. */
   readonly serialNumber?: { readonly functionCode: 3 | 4; readonly address: number; readonly type: "uint32" };
   /** Settings of a meter as it leaves the factory. */

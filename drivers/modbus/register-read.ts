@@ -19,6 +19,8 @@ export interface RegisterRead {
   readonly slowestAnswerMs?: number;
   /** Counts must be a multiple of this (Eastron: 2). Default 1. */
   readonly countStep?: number;
+  /** Where any count can be read for certain: asked there first when an answer of the same length is still owed. */
+  readonly probe?: { readonly functionCode: 3 | 4; readonly address: number };
   /** Not to be sent after this time of the line's nowMs(): it fails with `timeout` instead. */
   readonly startBeforeMs?: number;
 }

@@ -26,6 +26,7 @@ export async function openSerialPort(settings: SerialSettings): Promise<ByteTran
   let lostBy: Error | undefined;
   let closeListener: ((error?: Error) => void) | undefined;
   let ended = false;
+  let closeAsked = false;
   const end = (error?: Error): void => {
     if (ended) return;
     ended = true;
@@ -57,11 +58,10 @@ export async function openSerialPort(settings: SerialSettings): Promise<ByteTran
     description: where,
     write: (bytes) =>
       new Promise((resolve, reject) => {
-        if (ended || !port.isOpen) {
-          reject(lostBy ?? new DriverError("port-closed", `Serial port ${where}: it was closed; open it first.`));
-          return;
-        }
-        port.write(Buffer.from(bytes), (error) => (error ? reject(lost(error)) : resolve()));
+        // Between a hang-up and its 'close' event the port is not open either, though nobody asked for that.
+        if (closeAsked) reject(new DriverError("port-closed", `Serial port ${where}: it was closed; open it first.`));
+        else if (ended || !port.isOpen) reject(lostBy ?? lost("hung up"));
+        else port.write(Buffer.from(bytes), (error) => (error ? reject(lost(error)) : resolve()));
       }),
     onData: (listener) => {
       port.on("data", listener);
@@ -72,6 +72,7 @@ export async function openSerialPort(settings: SerialSettings): Promise<ByteTran
     },
     close: () =>
       new Promise((resolve) => {
+        closeAsked = true;
         // A second close while the first runs: 'close' follows when the descriptor is gone, so that the lock is too.
         if (port.closing) port.once("close", () => resolve());
         else if (port.isOpen) port.close(() => resolve());

@@ -25,7 +25,7 @@ test("a reading has the default codes as integers, and the meter's serial number
 });
 
 const faults: readonly [SlaveFault, status: number, detail: RegExp][] = [
-  [{ kind: "silent" }, 2, /unit 1, .*expected an answer within 150 ms, got nothing\. Check power/],
+  [{ kind: "silent" }, 2, /unit 1, .*expected an answer within 200 ms, got nothing\. Check power/],
   [{ kind: "bad crc" }, 11, /without a valid CRC\. Check the line/],
   [{ kind: "garbage" }, 11, /10 bytes without a valid CRC/],
   [{ kind: "wrong unit" }, 11, /got an answer of unit 2\. Check that no two devices/],
@@ -59,6 +59,17 @@ test("a fault that passes is mended by the one retry; noise before an answer nee
   meter.setFault({ kind: "noise before" });
   assert.deepEqual(await readMeter(line, meterOne), expected);
   assert.equal((line.counters.get(1)?.requests ?? 0) - before, 2, "two blocks, no retry");
+});
+
+test("a serial number that did not come is asked for again, though nothing longer can be read where it stands", async (t) => {
+  const { meter, line } = await startBench(t);
+  meter.setFault({ kind: "silent" }, 1);
+  assert.equal(await readSerialNumber(line, meterOne), "21000001");
+  // Control: with no other place to prove the line clean at, the second try cannot be made.
+  meter.setFault({ kind: "silent" }, 1);
+  const read = { unit: 1, functionCode: 3, address: 0xfc00, count: 2, countStep: 2, timeoutMs: 100 } as const;
+  await assert.rejects(line.readRegisters(read), { code: "timeout" });
+  await assert.rejects(line.readRegisters(read), { code: "timeout", message: /may still be on its way/ });
 });
 
 test("the counters tell the faults of each unit apart", async (t) => {

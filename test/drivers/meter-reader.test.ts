@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { DriverError, driverErrorCodes } from "../../drivers/failure.ts";
 import { integerOf, readingStatus, statusOfError } from "../../drivers/modbus/meter-reader.ts";
 import type { ProfileRegister } from "../../drivers/modbus/profile.ts";
+import { findMeterProfile, meterProfiles } from "../../drivers/modbus/profile-catalogue.ts";
 import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
 
 const register = (sign: ProfileRegister["sign"], unitsPerValue = 1): ProfileRegister => ({
@@ -71,4 +72,10 @@ test("the SDM630's table: codes once each and ascending, even addresses, default
   );
   assert.ok(eastronSdm630.registers.every(({ address }) => address % 2 === 0));
   assert.ok(eastronSdm630.defaultCodes.every((code) => codes.includes(code)));
+});
+
+test("profiles are found by their id, each id once", () => {
+  assert.equal(findMeterProfile("eastron-sdm630"), eastronSdm630);
+  assert.equal(findMeterProfile("unheard-of"), undefined);
+  assert.equal(new Set(meterProfiles.map(({ id }) => id)).size, meterProfiles.length);
 });

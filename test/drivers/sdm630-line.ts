@@ -14,7 +14,7 @@ import { runSimulatedMeter, type SimulatedMeter } from "../../simulator/simulate
 export const baud = 115_200;
 
 /** The SDM630's table with short times. */
-export const quickProfile: MeterProfile = { ...eastronSdm630, gapMs: 2, timeoutMs: 150, slowestAnswerMs: 300 };
+export const quickProfile: MeterProfile = { ...eastronSdm630, gapMs: 2, timeoutMs: 200, slowestAnswerMs: 400 };
 
 /** A fixed moment, so that what the meter shows is known. */
 export const testNowMs = Date.UTC(2026, 5, 10, 11);
