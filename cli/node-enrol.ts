@@ -1,0 +1,91 @@
+/** ecp-node enrol: takes a device by its signed request and writes the node's answer. */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { systemCode } from "../fullnode/node-error.ts";
+import { loadNodeKeys } from "../fullnode/node-keys.ts";
+import { enrolDevice } from "../fullnode/registry.ts";
+import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { writeFileDurably } from "../platform/durable-file.ts";
+import { Refusal } from "../protocol/refusal.ts";
+import { CommandError, dataOption, exit, type NodeCommand, parseCommand, requireData } from "./node-command.ts";
+
+export const nodeEnrol: NodeCommand = {
+  summary: "take a device by its request file, and write the answer for it",
+  usage: `Usage: ecp-node enrol FILE --data DIR [--out FILE.answer] [--json]
+
+FILE is the signed request that \`ecp enrol\` wrote on the device. The answer (FILE.answer unless --out says otherwise) goes
+back to the device: \`ecp pin FILE.answer\`. Compare both names below with what the other side shows: that is what makes
+sure that neither file was exchanged on its way. The same request may be enrolled again. A running node needs no restart.`,
+
+  async run(args) {
+    const { values, positionals } = parseCommand(
+      "enrol",
+      args,
+      { ...dataOption, out: { type: "string" }, json: { type: "boolean" } },
+      ["FILE"],
+    );
+    const data = requireData("enrol", values.data);
+    const file = positionals[0] as string;
+    const out = values.out ?? `${file}.answer`;
+    const request = readRequest(file);
+    const keys = loadNodeKeys(data);
+    const store = openSqliteStore(data);
+    try {
+      const result = await enrolDevice(store, keys, request, Date.now());
+      writeAnswer(out, result.answer);
+      if (values.json) {
+        const { did: device, isNew } = result;
+        process.stdout.write(`${JSON.stringify({ device, node: keys.did, isNew, answer: resolve(out) })}\n`);
+        return exit.ok;
+      }
+      const meters = result.meters.map(({ index, name, profile }) => `              ${index}: ${name} (${profile})\n`);
+      process.stdout.write(
+        `${result.isNew ? "Enrolled" : "Enrolled before, and renewed"}: ${file}\n` +
+          `  device      ${result.did}\n` +
+          `  meters      ${result.meters.length === 0 ? "none named\n" : `\n${meters.join("")}`}` +
+          `  this node   ${keys.did}\n` +
+          `  answer      ${out}\n\n` +
+          `Next: compare the device's name with what \`ecp enrol\` printed on the device; carry the answer there;\n` +
+          `      ecp pin ${out}   shows this node's name again: compare it too\n`,
+      );
+      return exit.ok;
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      throw new CommandError(exit.failed, {
+        expected: "an enrolment request as `ecp enrol` writes it",
+        got: `${error.message} [${error.reason}]`,
+        where: file,
+        todo: "copy the file from the device again, as binary; or make a new one there with `ecp enrol`",
+      });
+    } finally {
+      store.close();
+    }
+  },
+};
+
+function readRequest(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    if (systemCode(error) !== "ENOENT" && systemCode(error) !== "EISDIR") throw error;
+    throw new CommandError(exit.noInput, {
+      expected: "the request file of a device",
+      got: systemCode(error) === "EISDIR" ? "a folder" : "no such file",
+      where: file,
+      todo: "`ecp enrol` on the device writes it",
+    });
+  }
+}
+
+function writeAnswer(file: string, answer: Uint8Array): void {
+  try {
+    writeFileDurably(file, answer, 0o644);
+  } catch (error) {
+    throw new CommandError(exit.cannotCreate, {
+      expected: "a place to write the answer to",
+      got: (error as Error).message,
+      where: file,
+      todo: "give another place with --out; the device is enrolled, and enrolling it again is harmless",
+    });
+  }
+}

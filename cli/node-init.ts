@@ -1,0 +1,43 @@
+/** ecp-node init: makes a full node's data folder with its keys and its empty store. */
+import { mkdirSync } from "node:fs";
+import { hostname } from "node:os";
+import { createNodeKeys } from "../fullnode/node-keys.ts";
+import { createSqliteStore } from "../fullnode/store-sqlite.ts";
+import { dataOption, exit, type NodeCommand, parseCommand, requireData, usageError } from "./node-command.ts";
+
+const nameLengthMax = 64;
+
+export const nodeInit: NodeCommand = {
+  summary: "make the data folder of a new full node: keys and an empty store",
+  usage: `Usage: ecp-node init --data DIR [--name NAME] [--json]
+
+Makes DIR with node.key (the node's secret keys, mode 600) and node.db (its store). Nothing that is there is ever
+overwritten. NAME is what devices' owners see in the enrolment answer; the host's name unless given.`,
+
+  async run(args) {
+    const { values } = parseCommand(
+      "init",
+      args,
+      { ...dataOption, name: { type: "string" }, json: { type: "boolean" } },
+      [],
+    );
+    const data = requireData("init", values.data);
+    const name = values.name ?? hostname().slice(0, nameLengthMax);
+    if (name === "" || name.length > nameLengthMax)
+      throw usageError("init", `--name of ${name.length} characters, 1 to ${nameLengthMax} are possible`);
+    mkdirSync(data, { recursive: true, mode: 0o700 });
+    const keys = createNodeKeys(data, Math.floor(Date.now() / 1000));
+    createSqliteStore(data, name).close();
+    if (values.json) process.stdout.write(`${JSON.stringify({ node: keys.did, name, data })}\n`);
+    else
+      process.stdout.write(
+        `Full node "${name}" is made in ${data}\n` +
+          `  its name    ${keys.did}\n` +
+          `  keys        ${data}/node.key (keep a copy in a safe place: devices take receipts from no other)\n` +
+          `  store       ${data}/node.db\n\n` +
+          `Next: ecp-node run --data ${data}\n` +
+          `      ecp-node enrol REQUEST --data ${data}   takes a device by the file that \`ecp enrol\` wrote on it\n`,
+      );
+    return exit.ok;
+  },
+};

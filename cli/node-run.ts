@@ -1,0 +1,218 @@
+/** ecp-node run: the full node in the foreground, with its own broker or with another one. */
+import { readFileSync, statSync } from "node:fs";
+import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
+import type { BrokerAddress } from "../fullnode/mqtt-intake.ts";
+import { systemCode } from "../fullnode/node-error.ts";
+import type { RefusedEvent, StoredEvent } from "../fullnode/record-path.ts";
+import { verdictSentences } from "../fullnode/verdict.ts";
+import { createLog } from "../platform/log.ts";
+import {
+  CommandError,
+  dataOption,
+  exit,
+  type NodeCommand,
+  parseCommand,
+  requireData,
+  usageError,
+} from "./node-command.ts";
+import { localTime } from "./node-table.ts";
+
+const summaryIntervalMs = 60_000;
+const defaultListen = "127.0.0.1:1883";
+const defaultMqttPort = 1883;
+
+export const nodeRun: NodeCommand = {
+  summary: "run the full node in the foreground",
+  usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F]]
+                    [--json] [--exit-with-parent]
+
+With --listen (default ${defaultListen}) the node runs a broker of its own; port 0 takes any free one.
+With --broker it uses another one (mosquitto …): the node must be able to read ecp/1/+/record and write ecp/1/+/receipt.
+
+--json              one JSON object a line on stdout: started, connected, disconnected, stored, refused, stopped.
+                    "stored" comes once for each record, after it is on disk; "refused" says how many of a reason in "count".
+--exit-with-parent  end when standard input is closed.
+SIGTERM or SIGINT   finish the batch in hand, send its receipts, and end with status 0.
+The log goes to stderr, one JSON object a line.`,
+
+  async run(args) {
+    const { values } = parseCommand(
+      "run",
+      args,
+      {
+        ...dataOption,
+        listen: { type: "string" },
+        broker: { type: "string" },
+        username: { type: "string" },
+        "password-file": { type: "string" },
+        json: { type: "boolean" },
+        "exit-with-parent": { type: "boolean" },
+      },
+      [],
+    );
+    const data = requireData("run", values.data);
+    if (values.broker === undefined && (values.username ?? values["password-file"]) !== undefined)
+      throw usageError("run", "--username and --password-file are for --broker");
+    if (values.broker !== undefined && values.listen !== undefined)
+      throw usageError("run", "--listen and --broker together: the node has one broker");
+    const broker: FullNodeOptions["broker"] =
+      values.broker === undefined
+        ? { listen: parseListen(values.listen ?? defaultListen) }
+        : { use: parseBroker(values.broker, values.username, values["password-file"]) };
+    return await serve(data, broker, values.json ?? false, values["exit-with-parent"] ?? false);
+  },
+};
+
+async function serve(
+  data: string,
+  broker: FullNodeOptions["broker"],
+  json: boolean,
+  exitWithParent: boolean,
+): Promise<number> {
+  const log = createLog("node");
+  const say = json ? sayJson : sayPlainly();
+  let failure: unknown;
+  let end: () => void = () => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const connection: boolean[] = [];
+  let started = false;
+  const sayConnection = (connected: boolean) => say({ event: connected ? "connected" : "disconnected" });
+
+  // The signals are taken before anything is started: a start that is interrupted must let go of everything too.
+  process.on("SIGTERM", end);
+  process.on("SIGINT", end);
+  // A reader that has gone away must not end the node while it holds a batch.
+  process.stdout.on("error", end);
+  if (exitWithParent) {
+    process.stdin.on("end", end).on("close", end).on("error", end);
+    process.stdin.resume();
+  }
+  const node = await startFullNode({
+    data,
+    broker,
+    log,
+    report: say,
+    onConnected: (connected) => (started ? sayConnection(connected) : connection.push(connected)),
+    fail: (error) => {
+      failure ??= error ?? new Error("unknown");
+      end();
+    },
+  });
+  say({ event: "started", pid: process.pid, part: "node", broker: node.brokerUrl, node: node.did });
+  started = true;
+  connection.forEach(sayConnection);
+  await ended;
+  if (failure !== undefined) {
+    // Nothing is tried again on a store that has failed: start again and recover.
+    log.error("the node ends because its store failed", {
+      got: `${failure instanceof Error ? failure.message : failure}`,
+    });
+    process.exit(exit.failed);
+  }
+  await node.stop();
+  const { stored, duplicates, receipts } = node.counts;
+  say({ event: "stopped", stored, duplicates, receipts });
+  if (exitWithParent) process.stdin.destroy();
+  return exit.ok;
+}
+
+type RunEvent =
+  | StoredEvent
+  | RefusedEvent
+  | { event: "started"; pid: number; part: "node"; broker: string; node: string }
+  | { event: "connected" | "disconnected" }
+  | { event: "stopped"; stored: number; duplicates: number; receipts: number };
+
+function sayJson(event: RunEvent): void {
+  process.stdout.write(`${JSON.stringify(event)}\n`);
+}
+
+/** For people: what happens, in lines; records are counted, not listed. */
+function sayPlainly(): (event: RunEvent) => void {
+  let stored = 0;
+  let refused = 0;
+  let said = "";
+  const line = (text: string) => process.stdout.write(`${localTime(Date.now())}  ${text}\n`);
+  const summary = () => {
+    const text = `${stored} records stored, ${refused} refused`;
+    if (text !== said) line(text);
+    said = text;
+  };
+  setInterval(summary, summaryIntervalMs).unref();
+  return (event) => {
+    switch (event.event) {
+      case "started":
+        line(`full node ${event.node}`);
+        line(`broker at ${event.broker}; Ctrl-C ends`);
+        break;
+      case "connected":
+        line("listening for records");
+        break;
+      case "disconnected":
+        line("the broker is gone; trying again");
+        break;
+      case "stored":
+        stored++;
+        if (stored === 1) line(`first record: ${event.device} #${event.sequence}`);
+        break;
+      case "refused":
+        refused += event.count;
+        line(`refused ${event.count}: ${verdictSentences[event.reason]} [${event.reason}] (${event.topic})`);
+        break;
+      case "stopped":
+        summary();
+        line(`ended: ${event.receipts} receipts given, ${event.duplicates} records came more than once`);
+        break;
+    }
+  };
+}
+
+/** HOST:PORT, [IPv6]:PORT, :PORT or PORT. */
+function parseListen(text: string): { host: string; port: number } {
+  const match = /^(?:(?<host>\[[0-9a-fA-F:]+\]|[^:[\]]*):)?(?<port>[0-9]{1,5})$/.exec(text);
+  const port = Number(match?.groups?.port ?? Number.NaN);
+  if (!(port <= 65_535)) throw usageError("run", `--listen ${text}, which is not HOST:PORT`);
+  const host = match?.groups?.host ?? "";
+  return { host: host.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
+}
+
+function parseBroker(text: string, username: string | undefined, passwordFile: string | undefined): BrokerAddress {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol !== "mqtt:" || url.hostname === "" || !/^\/?$/.test(url.pathname))
+    throw usageError("run", `--broker ${text}, which is not mqtt://HOST:PORT`);
+  if (url.username !== "" || url.password !== "")
+    throw usageError(
+      "run",
+      "a password on the command line, where others can see it: use --username and --password-file",
+    );
+  return {
+    host: url.hostname.replace(/^\[|\]$/g, ""),
+    port: url.port === "" ? defaultMqttPort : Number(url.port),
+    ...(username !== undefined && { username }),
+    ...(passwordFile !== undefined && { password: readPassword(passwordFile) }),
+  };
+}
+
+function readPassword(file: string): string {
+  try {
+    const mode = statSync(file).mode & 0o777;
+    if ((mode & 0o077) !== 0)
+      throw new CommandError(exit.notPermitted, {
+        expected: "a password file that only its owner may read (mode 600)",
+        got: `mode ${mode.toString(8)}`,
+        where: file,
+        todo: `chmod 600 ${file}`,
+      });
+    return readFileSync(file, "utf8").replace(/\r?\n$/, "");
+  } catch (error) {
+    if (systemCode(error) !== "ENOENT") throw error;
+    throw new CommandError(exit.noInput, {
+      expected: "a file with the broker's password",
+      got: "no such file",
+      where: file,
+      todo: "write the password into it, mode 600",
+    });
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * A broker inside the full node, for one machine: MQTT 3.1.1 over TCP. It keeps no session and no message (the device's journal
+ * is the store, the signed receipt the acknowledgement); it retains nothing but each device's status.
+ *
+ * Who a device is, is not known here yet; so rules follow the topic alone. Devices may publish records and status and listen to
+ * one device at a time; only the node, which knows this broker's secret, may publish receipts and commands or listen to all.
+ */
+import { randomBytes, timingSafeEqual } from "node:crypto";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { Aedes, type Client, type PublishPacket, type Subscription } from "aedes";
+import type { Log } from "../platform/log.ts";
+import { parseTopic } from "../protocol/mqtt-topic.ts";
+import { MqttPacketGuard, mqttPacketBytesMax } from "./mqtt-packet-guard.ts";
+import { NodeError, systemCode } from "./node-error.ts";
+
+export const connectionsMax = 20_000;
+export const retainedMax = 20_000;
+export const statusBytesMax = 4_096;
+const nodeUsername = "ecp-node";
+const connackNotAuthorized = 5;
+
+export interface EmbeddedBroker {
+  readonly host: string;
+  readonly port: number;
+  /** How the node's own client shows that it is the node. */
+  readonly credentials: { readonly username: string; readonly password: string };
+  close(): Promise<void>;
+}
+
+/** Listens on host and port (0: any free one). Throws NodeError where it cannot. */
+export async function startEmbeddedBroker(host: string, port: number, log: Log): Promise<EmbeddedBroker> {
+  const password = randomBytes(32).toString("base64url");
+  const retained = new Set<string>();
+  const nodes = new WeakSet<Client>();
+
+  const aedes = await Aedes.createBroker({
+    // Sessions kept for devices that are away would grow without bound, and are worth nothing here.
+    preConnect: (_client, packet, done) => {
+      packet.clean = true;
+      done(null, true);
+    },
+    authenticate: (client, username, given, done) => {
+      if (username !== nodeUsername) return done(null, true);
+      if (given !== undefined && sameSecret(given, password)) {
+        nodes.add(client);
+        return done(null, true);
+      }
+      done(Object.assign(new Error("not the node's secret"), { returnCode: connackNotAuthorized }), false);
+    },
+    authorizePublish: (client, packet, done) => {
+      if (client === null || nodes.has(client)) return done(null);
+      const refusal = publishRefusal(packet, retained);
+      if (refusal === undefined) return done(null);
+      log.warn("the broker refused a message", { topic: packet.topic.slice(0, 100), reason: refusal });
+      done(new Error(refusal)); // ends the connection: MQTT 3.1.1 §3.3.5 knows no other answer
+    },
+    authorizeSubscribe: (client, subscription, done) => {
+      if (nodes.has(client) || isOneDevice(subscription)) return done(null, subscription);
+      log.warn("the broker refused a subscription", { topic: subscription.topic.slice(0, 100) });
+      done(null, null); // SUBACK with 0x80, MQTT 3.1.1 §3.9.3
+    },
+  });
+  aedes.on("clientError", (client, error) => log.info("a client was lost", { client: client.id, got: error.message }));
+  aedes.on("connectionError", (_client, error) => log.info("a connection failed", { got: error.message }));
+
+  const server = createServer((socket) => {
+    guard(socket, log);
+    aedes.handle(socket);
+  });
+  server.maxConnections = connectionsMax;
+  const address = await listen(server, host, port);
+  return {
+    host,
+    port: address.port,
+    credentials: { username: nodeUsername, password },
+    close: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      await new Promise<void>((resolve) => aedes.close(() => resolve()));
+      await closed;
+    },
+  };
+}
+
+/** Why a client that is not the node may not publish this; changes nothing but the retain flag. */
+function publishRefusal(packet: PublishPacket, retained: Set<string>): string | undefined {
+  const topic = parseTopic(packet.topic);
+  if (topic === undefined) return "the topic is not ecp/1/<device>/…";
+  if (topic.kind !== "record" && topic.kind !== "status") return `only the node may publish a ${topic.kind}`;
+  if (topic.kind === "record") {
+    packet.retain = false;
+    return undefined;
+  }
+  if (packet.payload.length > statusBytesMax) return `a status of more than ${statusBytesMax} bytes`;
+  if (packet.retain) {
+    if (!retained.has(packet.topic) && retained.size >= retainedMax) packet.retain = false;
+    else retained.add(packet.topic);
+  }
+  return undefined;
+}
+
+function isOneDevice(subscription: Subscription): boolean {
+  return parseTopic(subscription.topic) !== undefined;
+}
+
+function sameSecret(given: Uint8Array, secret: string): boolean {
+  const expected = Buffer.from(secret);
+  return given.length === expected.length && timingSafeEqual(given, expected);
+}
+
+/** Ends a connection that announces a packet over the limit; aedes itself would gather it. */
+function guard(socket: Socket, log: Log): void {
+  const packets = new MqttPacketGuard();
+  const read = socket.read.bind(socket);
+  // aedes takes bytes only by read(): what is not returned here never reaches its parser.
+  socket.read = (size?: number) => {
+    const chunk: Buffer | null = read(size);
+    const tooLong = chunk === null ? undefined : packets.push(chunk);
+    if (tooLong === undefined) return chunk;
+    log.warn("the broker ended a connection", {
+      got: `a packet of ${tooLong} bytes`,
+      expected: `at most ${mqttPacketBytesMax}`,
+      from: `${socket.remoteAddress}`,
+    });
+    socket.destroy();
+    return null;
+  };
+}
+
+async function listen(server: Server, host: string, port: number): Promise<AddressInfo> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(port, host, () => {
+        server.off("error", reject);
+        resolve();
+      });
+    });
+  } catch (error) {
+    throw listenError(error, host, port);
+  }
+  return server.address() as AddressInfo;
+}
+
+function listenError(error: unknown, host: string, port: number): unknown {
+  const where = `${host}:${port}`;
+  switch (systemCode(error)) {
+    case "EADDRINUSE":
+      return new NodeError("address-in-use", {
+        expected: "a free port for the broker",
+        got: "a port on which another program listens (another broker, such as mosquitto, or another node?)",
+        where,
+        todo: `see which one: ss -ltnp 'sport = :${port}'; stop it, or choose another port with --listen ${host}:PORT, or use that broker with --broker mqtt://${where}`,
+      });
+    case "EACCES":
+      return new NodeError("address-not-permitted", {
+        expected: "a port that this user may listen on",
+        got: "permission denied (ports below 1024 need a privilege)",
+        where,
+        todo: `choose a port above 1023: --listen ${host}:1883`,
+      });
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return new NodeError("address-not-available", {
+        expected: "an address of this machine",
+        got: "an address that it does not have",
+        where,
+        todo: "use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses",
+      });
+    default:
+      return error;
+  }
+}

@@ -1,0 +1,101 @@
+/** A full node in one object: lock, keys, store, broker, intake and the path of records, started and stopped in order. */
+import { systemClock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { lockData } from "./data-lock.ts";
+import { startEmbeddedBroker } from "./embedded-broker.ts";
+import { type BrokerAddress, MqttIntake } from "./mqtt-intake.ts";
+import { loadNodeKeys } from "./node-keys.ts";
+import { RecordPath, type RecordPathParts } from "./record-path.ts";
+import { Registry } from "./registry.ts";
+import { openSqliteStore } from "./store-sqlite.ts";
+
+/** How soon a device that another process has enrolled is noticed, in silence; records are looked up at once. */
+const lookAroundMs = 2_000;
+
+export interface FullNodeOptions {
+  readonly data: string;
+  /** Where the embedded broker listens, or which other broker to use. */
+  readonly broker:
+    | { readonly listen: { readonly host: string; readonly port: number } }
+    | { readonly use: BrokerAddress };
+  readonly log: Log;
+  readonly report: RecordPathParts["report"];
+  readonly onConnected: (connected: boolean) => void;
+  readonly fail: RecordPathParts["fail"];
+}
+
+export interface FullNode {
+  readonly did: string;
+  /** mqtt://host:port */
+  readonly brokerUrl: string;
+  readonly counts: RecordPath["counts"];
+  /** Finishes the batch in hand, sends its receipts, and lets go of everything. */
+  stop(): Promise<void>;
+}
+
+/** Throws NodeError where something is missing, damaged or in use. */
+export async function startFullNode(options: FullNodeOptions): Promise<FullNode> {
+  const { data, log } = options;
+  const keys = loadNodeKeys(data);
+  const store = openSqliteStore(data);
+  const undo: (() => unknown)[] = [() => store.close()];
+  const stopAll = async () => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const lock = lockData(data);
+    undo.push(() => lock.release());
+    const embedded =
+      "listen" in options.broker
+        ? await startEmbeddedBroker(options.broker.listen.host, options.broker.listen.port, log)
+        : undefined;
+    if (embedded) undo.push(() => embedded.close());
+    const address: BrokerAddress =
+      "use" in options.broker
+        ? options.broker.use
+        : { host: reachable(options.broker.listen.host), port: embedded?.port ?? 0, ...embedded?.credentials };
+
+    const path = new RecordPath({
+      store,
+      keys,
+      log,
+      clock: systemClock,
+      registry: new Registry(store),
+      publish: (receipts) => intake.publish(receipts),
+      report: options.report,
+      fail: options.fail,
+    });
+    const intake = new MqttIntake({
+      broker: address,
+      clientId: `ecp-node-${keys.did.slice(-12)}`,
+      onMessage: (topic, payload) => path.push(topic, payload),
+      onConnected: options.onConnected,
+      log,
+    });
+    undo.push(() => intake.close());
+    undo.push(() => path.stop());
+    path.lookAround();
+    const timer = setInterval(() => path.lookAround(), lookAroundMs).unref();
+    undo.push(() => clearInterval(timer));
+    return {
+      did: keys.did,
+      brokerUrl: `mqtt://${isIpv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`,
+      get counts() {
+        return path.counts;
+      },
+      stop: stopAll,
+    };
+  } catch (error) {
+    await stopAll();
+    throw error;
+  }
+}
+
+/** An address to connect to where one to listen on was given. */
+function reachable(host: string): string {
+  return host === "0.0.0.0" ? "127.0.0.1" : host === "::" ? "::1" : host;
+}
+
+function isIpv6(host: string): boolean {
+  return host.includes(":");
+}

@@ -1,0 +1,169 @@
+/**
+ * Between the broker and the record path: subscribes to the records of all devices, publishes receipts. Keeps trying for ever
+ * with a growing, jittered delay. Each connection is a new client object, so nothing of an old one lingers in memory: what
+ * was not delivered comes again, because devices keep their records until they have a receipt.
+ */
+import { setTimeout } from "node:timers/promises";
+import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
+import { BackOff } from "../platform/back-off.ts";
+import type { Log } from "../platform/log.ts";
+import { topicFilter, topicOf } from "../protocol/mqtt-topic.ts";
+import { mqttPacketBytesMax } from "./mqtt-packet-guard.ts";
+import type { OutgoingReceipt } from "./record-path.ts";
+
+/** Receipts on their way: far below the 65,535 packet identifiers after which mqtt.js stops for ever. */
+export const receiptsInFlightMax = 1_000;
+const connectTimeoutMs = 10_000;
+const closeTimeoutMs = 3_000;
+const keepaliveS = 30;
+
+export interface BrokerAddress {
+  readonly host: string;
+  readonly port: number;
+  readonly username?: string;
+  readonly password?: string;
+}
+
+export interface IntakeParts {
+  readonly broker: BrokerAddress;
+  /** At most 23 characters (MQTT 3.1.1 §3.1.3.1). The same at each start. */
+  readonly clientId: string;
+  readonly onMessage: (topic: string, payload: Uint8Array) => void;
+  /** Subscribed, or not any more. */
+  readonly onConnected?: (connected: boolean) => void;
+  readonly log: Log;
+  readonly backOff?: BackOff;
+}
+
+export class MqttIntake {
+  readonly #parts: IntakeParts;
+  readonly #backOff: BackOff;
+  /** The newest receipt of each chain that is not on its way yet. */
+  readonly #outbox = new Map<string, OutgoingReceipt>();
+  #client: MqttClient | undefined;
+  #subscribed = false;
+  #inFlight = 0;
+  #retry: NodeJS.Timeout | undefined;
+  #closed = false;
+  #protocolVersion: 4 | 5 = 5;
+
+  constructor(parts: IntakeParts) {
+    this.#parts = parts;
+    this.#backOff = parts.backOff ?? new BackOff({ firstMs: 500, longestMs: 30_000 });
+    this.#connect();
+  }
+
+  /** Puts receipts on their way; where the broker is away they wait, the newest of each chain. */
+  publish(receipts: readonly OutgoingReceipt[]): void {
+    for (const receipt of receipts) this.#outbox.set(`${receipt.device}/${receipt.epoch}`, receipt);
+    this.#send();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    const client = this.#client;
+    if (client === undefined) return;
+    this.#client = undefined;
+    // Receipts that are on their way are waited for, but not for ever: a broker may have stopped answering.
+    const deadline = new AbortController();
+    const late = setTimeout(closeTimeoutMs, undefined, { signal: deadline.signal }).catch(() => undefined);
+    await Promise.race([client.endAsync(!client.connected), late]);
+    deadline.abort();
+    client.stream.destroy();
+  }
+
+  #connect(): void {
+    const { broker, clientId, log } = this.#parts;
+    const where = `${broker.host}:${broker.port}`;
+    const options: IClientOptions = {
+      host: broker.host,
+      port: broker.port,
+      protocol: "mqtt",
+      protocolVersion: this.#protocolVersion,
+      clientId,
+      // The broker keeps records for a node that is away, if it can; nothing depends on it.
+      clean: false,
+      ...(this.#protocolVersion === 5 && {
+        properties: { sessionExpiryInterval: 86_400, maximumPacketSize: mqttPacketBytesMax },
+      }),
+      ...(broker.username !== undefined && { username: broker.username }),
+      ...(broker.password !== undefined && { password: broker.password }),
+      keepalive: keepaliveS,
+      connectTimeout: connectTimeoutMs,
+      reconnectPeriod: 0, // one client, one connection
+      resubscribe: false,
+      queueQoSZero: false,
+    };
+    const client = mqtt.connect(options);
+    this.#client = client;
+    let problem = "the connection was closed";
+    let connected = false;
+    client.on("connect", () => {
+      connected = true;
+      client.subscribe(topicFilter("record"), { qos: 1 }, (error, granted) => {
+        if (error || granted?.some(({ qos }) => qos > 2)) {
+          problem = `the broker refused the subscription to ${topicFilter("record")}`;
+          client.end(true);
+          return;
+        }
+        if (client !== this.#client) return;
+        this.#subscribed = true;
+        this.#backOff.reset();
+        log.info("connected to the broker", { where, mqtt: this.#protocolVersion === 5 ? "5" : "3.1.1" });
+        this.#parts.onConnected?.(true);
+        this.#send();
+      });
+    });
+    client.on("message", (topic, payload) => this.#parts.onMessage(topic, payload));
+    client.on("error", (error) => {
+      problem = error.message || ("code" in error ? String(error.code) : problem);
+    });
+    client.once("close", () => {
+      client.end(true);
+      if (client !== this.#client) return;
+      this.#client = undefined;
+      this.#inFlight = 0;
+      if (this.#subscribed) this.#parts.onConnected?.(false);
+      this.#subscribed = false;
+      if (this.#closed) return;
+      // A broker that only knows 3.1.1 refuses, or just hangs up: the next try speaks 3.1.1, the one after it 5 again.
+      if (!connected && !isUnreachable(problem)) this.#protocolVersion = this.#protocolVersion === 5 ? 4 : 5;
+      const delayMs = this.#backOff.next();
+      log.warn("no connection to the broker; trying again", {
+        where,
+        got: problem,
+        tries: this.#backOff.failures,
+        nextMs: delayMs,
+        todo: adviceOn(problem, where),
+      });
+      this.#retry = globalThis.setTimeout(() => this.#connect(), delayMs);
+    });
+  }
+
+  #send(): void {
+    const client = this.#client;
+    if (client === undefined || !this.#subscribed) return;
+    for (const [key, { device, bytes }] of this.#outbox) {
+      if (this.#inFlight >= receiptsInFlightMax) return;
+      this.#outbox.delete(key);
+      this.#inFlight++;
+      client.publish(topicOf(device, "receipt"), Buffer.from(bytes), { qos: 1 }, () => {
+        if (client !== this.#client) return;
+        this.#inFlight--;
+        this.#send();
+      });
+    }
+  }
+}
+
+function isUnreachable(problem: string): boolean {
+  return /ECONNREFUSED|ENOTFOUND|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|EAI_AGAIN/.test(problem);
+}
+
+function adviceOn(problem: string, where: string): string {
+  if (/not authori[sz]ed|bad user name|Bad username/i.test(problem))
+    return "check --username and --password-file, and the broker's list of users";
+  if (problem.includes("subscription")) return "let this user read ecp/1/+/record in the broker's access list";
+  return `check that the broker runs and listens at ${where}; devices keep their records meanwhile`;
+}

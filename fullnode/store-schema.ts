@@ -1,0 +1,115 @@
+/**
+ * The tables of the embedded store, one migration after the other; a released migration is never changed.
+ * Times are Unix milliseconds of the node's clock (`…_ms`) or seconds of the device's (`…_s`).
+ */
+export const migrations: readonly string[] = [
+  `
+  CREATE TABLE devices (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    public_key BLOB NOT NULL,
+    kid BLOB NOT NULL,
+    share BLOB NOT NULL,
+    software TEXT NOT NULL,
+    meters TEXT NOT NULL,
+    request BLOB NOT NULL,
+    request_digest BLOB NOT NULL,
+    enrolled_ms INTEGER NOT NULL
+  ) STRICT;
+
+  CREATE TABLE epochs (
+    device INTEGER NOT NULL REFERENCES devices (id),
+    epoch INTEGER NOT NULL,
+    held INTEGER NOT NULL,
+    through INTEGER NOT NULL DEFAULT 0,
+    through_digest BLOB,
+    settled_through INTEGER NOT NULL DEFAULT 0,
+    first_ms INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch)
+  ) STRICT, WITHOUT ROWID;
+
+  -- Sequences without a gap; derived from records and voids, and kept in the same transaction.
+  CREATE TABLE spans (
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (device, epoch, first)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE records (
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    predecessor INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    previous BLOB NOT NULL,
+    settled INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (device, epoch, sequence)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE voids (
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch, first, last)
+  ) STRICT, WITHOUT ROWID;
+
+  -- A value counts once: the key is (device, meter, clock generation, time).
+  CREATE TABLE rows (
+    device INTEGER NOT NULL,
+    meter INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    time_s INTEGER NOT NULL,
+    slot_s INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    booked INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    PRIMARY KEY (device, meter, generation, time_s)
+  ) STRICT, WITHOUT ROWID;
+
+  -- Signed by the device, and contradicting its own chain.
+  CREATE TABLE evidence (
+    id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    reason TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    UNIQUE (device, epoch, sequence, digest)
+  ) STRICT;
+
+  -- Signed by the key that the topic names, which nobody has enrolled yet.
+  CREATE TABLE quarantine (
+    name TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    received_ms INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (name, digest)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE receipts (
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    made_ms INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (device, epoch)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE ledger_queue (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL
+  ) STRICT;
+  `,
+];

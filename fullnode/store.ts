@@ -1,0 +1,170 @@
+/**
+ * What the full node keeps, as one interface, so that another engine can stand behind it. Every answer may be a promise: an
+ * embedded engine answers at once, a server later. All writes of one batch happen in one {@link Store.transaction}.
+ */
+import type { EnrolledMeter } from "../protocol/enrolment.ts";
+
+export type Awaitable<T> = T | Promise<T>;
+
+/** A device by its number in this store. */
+export interface StoredDevice {
+  readonly id: number;
+  /** Multibase part of the did:key of its enrolment. */
+  readonly name: string;
+  readonly publicKey: Uint8Array;
+  readonly kid: Uint8Array;
+  readonly softwareId: string;
+  readonly meters: readonly EnrolledMeter[];
+  readonly requestDigest: Uint8Array;
+  readonly enrolledMs: number;
+}
+
+export interface Enrolment extends Omit<StoredDevice, "id"> {
+  readonly share: Uint8Array;
+  readonly request: Uint8Array;
+  /** The epoch that its owner agreed to by enrolling. */
+  readonly epoch: number;
+}
+
+/** Sequences without a gap: stored, or voided. `digest` is that of the record `last`, which is always a stored one. */
+export interface Span {
+  readonly first: number;
+  readonly last: number;
+  readonly digest: Uint8Array;
+}
+
+export interface StoredEpoch {
+  readonly epoch: number;
+  /** Stored, and not settled until the owner agrees. */
+  readonly held: boolean;
+  /** Up to here settling has looked; 0: nothing yet. */
+  readonly settledThrough: number;
+  /** Ascending, with gaps between. */
+  readonly spans: readonly Span[];
+  /** Records kept as evidence of a fork. */
+  readonly evidence: number;
+}
+
+/** A record in its place of the chain. */
+export interface Seat {
+  readonly sequence: number;
+  /** The sequence that `previous` speaks of: sequence − 1, or what stands before the void that the record declares. */
+  readonly predecessor: number;
+  readonly digest: Uint8Array;
+  readonly previous: Uint8Array;
+  readonly settled: boolean;
+}
+
+export interface NewSeat extends Seat {
+  /** The record as untagged COSE_Sign1 with an empty unprotected map: the bytes that the digest is of. */
+  readonly bytes: Uint8Array;
+  readonly receivedMs: number;
+}
+
+export interface SequenceRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+/** One row of one meter, as it counts. */
+export interface CountedRow {
+  readonly meter: number;
+  readonly generation: number;
+  readonly timeS: number;
+  readonly slotS: number;
+  readonly status: number;
+  /** Whether it enters totals: rows that failed, or are implausible (M, O), are kept and do not. */
+  readonly booked: boolean;
+  /** Code and value in turn. */
+  readonly values: readonly number[];
+}
+
+export interface StoredRecord extends Seat {
+  readonly epoch: number;
+  readonly held: boolean;
+  readonly bytes: Uint8Array;
+  readonly receivedMs: number;
+}
+
+export interface DeviceSummary extends StoredDevice {
+  readonly records: number;
+  readonly evidence: number;
+  readonly epochs: readonly (StoredEpoch & { readonly lastReceivedMs: number })[];
+}
+
+export interface QuarantinedRecord {
+  readonly name: string;
+  readonly digest: Uint8Array;
+  readonly bytes: Uint8Array;
+}
+
+/** Reads and writes of one batch; all of them happen, or none. */
+export interface StoreTransaction {
+  epoch(device: number, epoch: number): Awaitable<StoredEpoch | undefined>;
+  epochCount(device: number): Awaitable<number>;
+  addEpoch(device: number, epoch: number, held: boolean, nowMs: number): Awaitable<void>;
+  saveEpoch(device: number, epoch: number, settledThrough: number, nowMs: number): Awaitable<void>;
+  saveSpans(device: number, epoch: number, removedFirsts: readonly number[], changed: readonly Span[]): Awaitable<void>;
+
+  seat(device: number, epoch: number, sequence: number): Awaitable<Seat | undefined>;
+  /** Adds a record and queues its digest for the ledger. */
+  addSeat(device: number, epoch: number, seat: NewSeat, voided: SequenceRange | undefined): Awaitable<void>;
+  /** Takes a record out of its place and keeps it as evidence; with it the void that it declared. */
+  unseat(device: number, epoch: number, sequence: number, reason: string): Awaitable<void>;
+  /** The records whose void begins with this sequence. */
+  voidsFrom(device: number, epoch: number, first: number): Awaitable<readonly number[]>;
+  voids(device: number, epoch: number): Awaitable<readonly SequenceRange[]>;
+  /** All places taken, ascending. */
+  seats(device: number, epoch: number): Awaitable<readonly { sequence: number; digest: Uint8Array }[]>;
+  /** Records not settled with `after` < sequence ≤ `through`, ascending, at most `limit`. */
+  unsettled(
+    device: number,
+    epoch: number,
+    after: number,
+    through: number,
+    limit: number,
+  ): Awaitable<readonly (Seat & { bytes: Uint8Array })[]>;
+  settle(device: number, epoch: number, sequence: number): Awaitable<void>;
+  /** The first row of a counting key (device, meter, clock generation, time) stays; one with values replaces one without. */
+  countRow(device: number, epoch: number, sequence: number, row: CountedRow): Awaitable<void>;
+
+  evidenceDigests(device: number, epoch: number, sequence: number): Awaitable<readonly Uint8Array[]>;
+  /** Evidence of one epoch, the newest first, at most `limit`. */
+  evidenceSequences(device: number, epoch: number, limit: number): Awaitable<readonly [number, string][]>;
+  addEvidence(
+    device: number,
+    epoch: number,
+    record: { sequence: number; digest: Uint8Array; bytes: Uint8Array; reason: string; receivedMs: number },
+  ): Awaitable<void>;
+  evidenceCount(device: number): Awaitable<number>;
+
+  lastReceipt(device: number, epoch: number): Awaitable<Uint8Array | undefined>;
+  saveReceipt(device: number, epoch: number, receipt: Uint8Array, nowMs: number): Awaitable<void>;
+
+  addQuarantined(record: QuarantinedRecord & { epoch: number; sequence: number; receivedMs: number }): Awaitable<void>;
+  removeQuarantined(name: string, digest: Uint8Array): Awaitable<void>;
+}
+
+export interface Store {
+  readonly nodeName: string;
+  /** Runs the work in one transaction; when the promise is fulfilled, all of it survives a power cut. */
+  transaction<T>(work: (tx: StoreTransaction) => Promise<T>): Promise<T>;
+  /** Changes whenever another process has written: whoever keeps copies must then drop them. */
+  foreignChanges(): Awaitable<number>;
+
+  device(name: string): Awaitable<StoredDevice | undefined>;
+  /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
+  enrol(enrolment: Enrolment): Awaitable<boolean>;
+  /** Digest of a stored record, for telling a duplicate before any signature is checked. */
+  digest(device: number, epoch: number, sequence: number): Awaitable<Uint8Array | undefined>;
+  /** Epochs that have stored records to settle. */
+  epochsToSettle(limit: number): Awaitable<readonly { device: number; epoch: number }[]>;
+  /** Quarantined records of devices that are enrolled by now. */
+  releasedQuarantine(limit: number): Awaitable<readonly QuarantinedRecord[]>;
+  quarantineCount(name: string): Awaitable<{ ofName: number; total: number }>;
+
+  devices(): Awaitable<readonly DeviceSummary[]>;
+  /** The newest records of a device: latest epoch first, sequence descending. */
+  newestRecords(device: number, limit: number): Awaitable<readonly StoredRecord[]>;
+  close(): Awaitable<void>;
+}

@@ -1,0 +1,106 @@
+/** A full node's parts over a data folder of their own, without a broker: for tests of the record path. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import type { TestContext } from "node:test";
+import { createNodeKeys, ed25519PublicKey, type NodeKeys } from "../../fullnode/node-keys.ts";
+import { type OutgoingReceipt, RecordPath, type RefusedEvent, type StoredEvent } from "../../fullnode/record-path.ts";
+import { enrolDevice, Registry } from "../../fullnode/registry.ts";
+import type { Store } from "../../fullnode/store.ts";
+import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
+import { createLog } from "../../platform/log.ts";
+import { toBeSigned } from "../../protocol/cose-sign1.ts";
+import { topicOf } from "../../protocol/mqtt-topic.ts";
+import { decodeReceipt, type Receipt } from "../../protocol/receipt.ts";
+import { DeviceFixture, openReceipt, type SealedRecord } from "./device-fixture.ts";
+
+/** A folder that goes when the test ends. */
+export function temporaryFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), "ecp-node-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export class NodeFixture {
+  readonly data: string;
+  readonly keys: NodeKeys;
+  store: Store;
+  path: RecordPath;
+  readonly receipts: OutgoingReceipt[] = [];
+  readonly events: (StoredEvent | RefusedEvent)[] = [];
+  readonly logLines: string[] = [];
+  readonly failures: unknown[] = [];
+
+  constructor(t: TestContext) {
+    this.data = temporaryFolder(t);
+    this.keys = createNodeKeys(this.data, 1);
+    this.store = createSqliteStore(this.data, "test node");
+    this.path = this.#makePath();
+    t.after(() => this.store.close());
+  }
+
+  #makePath(): RecordPath {
+    let wallMs = 1_800_000_000_000;
+    return new RecordPath({
+      store: this.store,
+      keys: this.keys,
+      registry: new Registry(this.store),
+      clock: { wallMs: () => wallMs++, monotonicMs: () => performance.now() },
+      log: createLog("test", (line) => this.logLines.push(line)),
+      publish: (receipts) => this.receipts.push(...receipts),
+      report: (event) => this.events.push(event),
+      fail: (error) => this.failures.push(error),
+    });
+  }
+
+  /** Stops and starts again on the same data, as after a restart of the process. */
+  async restart(): Promise<void> {
+    await this.path.stop();
+    await this.store.close();
+    this.store = openSqliteStore(this.data);
+    this.path = this.#makePath();
+  }
+
+  async enrolled(epoch?: number): Promise<DeviceFixture> {
+    const device = new DeviceFixture(epoch);
+    await enrolDevice(this.store, this.keys, device.request(), Date.now());
+    return device;
+  }
+
+  /** Delivers records on the topic of a device, and waits until they are worked on. */
+  async deliver(device: DeviceFixture, ...records: readonly (SealedRecord | Uint8Array)[]): Promise<void> {
+    for (const record of records)
+      this.path.push(topicOf(device.name, "record"), record instanceof Uint8Array ? record : record.bytes);
+    await this.path.idle();
+    if (this.failures.length > 0) throw this.failures[0];
+  }
+
+  /** The last receipt given, opened by the node's public key. */
+  lastReceipt(): Receipt {
+    const last = this.receipts.at(-1);
+    if (last === undefined) throw new Error("no receipt was given");
+    return openReceipt(last.bytes, ed25519PublicKey(this.keys.publicKey), (bytes) => {
+      const { cose } = decodeReceipt(bytes);
+      return toBeSigned(cose.protectedHeader, cose.payload);
+    });
+  }
+
+  refusals(): string[] {
+    return this.events.flatMap((event) => (event.event === "refused" ? [event.reason] : []));
+  }
+
+  /** Reads the database past the store, as an auditor would. */
+  query(sql: string, ...parameters: (string | number)[]): Record<string, unknown>[] {
+    const database = new DatabaseSync(join(this.data, "node.db"), { readOnly: true });
+    try {
+      return database.prepare(sql).all(...parameters);
+    } finally {
+      database.close();
+    }
+  }
+
+  count(table: string): number {
+    return this.query(`SELECT count(*) AS n FROM ${table}`)[0]?.n as number;
+  }
+}
