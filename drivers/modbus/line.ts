@@ -8,7 +8,14 @@ import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError } from "../failure.ts";
 import type { ExchangeOutcome, LineProtocol } from "./exchange.ts";
 import { LinePort } from "./line-port.ts";
-import { assertRead, describeRead, exchangeError, libraryError, type RegisterRead } from "./register-read.ts";
+import {
+  assertRead,
+  describeRead,
+  exchangeError,
+  libraryError,
+  neverQuietError,
+  type RegisterRead,
+} from "./register-read.ts";
 import { encodeReadRequest, replyLengthOf } from "./rtu-frame.ts";
 
 /** What happened with one unit since the line was made. */
@@ -45,6 +52,8 @@ export interface ModbusLineOptions {
 
 /** More waiting reads than this are refused: a queue that only grows hides a dead line. */
 const waitingReadsMax = 256;
+/** How long bytes that nobody asked for may keep a read from being sent. */
+const noiseMaxMs = 2000;
 
 type Library = InstanceType<typeof import("modbus-serial").default>;
 
@@ -247,13 +256,14 @@ export class ModbusLine {
 
   /** Waits out the drain, the gap and t3.5 by the monotonic clock, again whenever a byte came meanwhile. */
   async #awaitQuiet(gapMs: number): Promise<void> {
+    const gap = Math.max(gapMs, this.#options.frameGapMs);
+    const quietAtMs = (): number => Math.max(this.#protocol.readyAtMs, this.#lastActivityMs + gap);
+    // Only bytes that keep coming can move the moment on: a second master, or a driver that is stuck.
+    const giveUpAtMs = Math.max(this.nowMs(), quietAtMs()) + noiseMaxMs;
     for (;;) {
-      const quietAtMs = Math.max(
-        this.#protocol.readyAtMs,
-        this.#lastActivityMs + Math.max(gapMs, this.#options.frameGapMs),
-      );
-      const restMs = quietAtMs - this.nowMs();
+      const restMs = quietAtMs() - this.nowMs();
       if (restMs <= 0) return;
+      if (this.nowMs() > giveUpAtMs) throw neverQuietError(this.description);
       await this.#pause(restMs);
       if (this.#closed) throw this.#closedError();
     }

@@ -69,6 +69,15 @@ export function exchangeError(
   );
 }
 
+/** The error for a line on which bytes come without end, so that nothing can be asked. */
+export function neverQuietError(where: string): DriverError {
+  return new DriverError(
+    "crc-error",
+    `${where}: expected silence before the next request, got bytes without end. Check that no second master and no ` +
+      "device that sends by itself is on this line, and that the path is that of the meters.",
+  );
+}
+
 /** "Application Protocol" V1.1b3 §7. */
 const exceptionNames: Record<number, string> = {
   1: "illegal function",

@@ -1,10 +1,14 @@
 // What can go wrong on a real serial line, each on a real pty through serialport and modbus-serial.
 import assert from "node:assert/strict";
+import path from "node:path";
 import { test } from "node:test";
 import { readMeter, readSerialNumber } from "../../drivers/modbus/meter-reader.ts";
 import { createRtuLine, frameGapMs } from "../../drivers/modbus/rtu-line.ts";
+import { openSerialPort } from "../../drivers/serial/serial-port.ts";
+import { openPty, replaceSymlink } from "../../simulator/pty.ts";
 import type { SlaveFault } from "../../simulator/sdm630-slave.ts";
-import { quickProfile, startBench } from "./sdm630-line.ts";
+import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
+import { baud, quickProfile, startBench, temporaryFolder, testNowMs } from "./sdm630-line.ts";
 
 const meterOne = { profile: quickProfile, unit: 1 };
 const zeros = Array(12).fill(0);
@@ -128,8 +132,6 @@ test("a line that only falls silent, without any event, is opened again after th
   const { meter, line, link } = await startBench(t);
   const expected = await readMeter(line, meterOne);
   // Another meter takes the link over while the old pty stays open: the old port is silent and gives no event.
-  const { runSimulatedMeter } = await import("../../simulator/simulated-meter.ts");
-  const { baud, testNowMs } = await import("./sdm630-line.ts");
   meter.setFault({ kind: "silent" });
   const other = await runSimulatedMeter({ link, baud, now: () => testNowMs });
   t.after(() => other.close());
@@ -142,6 +144,27 @@ test("a line that only falls silent, without any event, is opened again after th
   assert.deepEqual(reading, expected);
   assert.ok(statuses.length <= 3 && statuses.every((status) => status === 2), `statuses ${statuses}`);
   assert.equal(line.reopenings, 1);
+});
+
+test("a line that never falls silent fails the reading instead of holding it for ever", async (t) => {
+  const link = path.join(await temporaryFolder(t), "babble.tty");
+  const pty = openPty();
+  await replaceSymlink(link, pty.path);
+  const line = createRtuLine({
+    description: link,
+    openTransport: () => openSerialPort({ path: link, baud }),
+    baud,
+    bitsPerCharacter: 10,
+  });
+  const babble = setInterval(() => pty.write(Uint8Array.of(0x55)), 2);
+  t.after(async () => {
+    clearInterval(babble);
+    await line.close();
+    await pty.close();
+  });
+  const reading = await readMeter(line, { profile: { ...quickProfile, gapMs: 100 }, unit: 1, deadlineMs: 1000 });
+  assert.equal(reading.status, 11);
+  assert.match(reading.detail ?? "", /bytes without|without end/);
 });
 
 test("reads wait for one another: twenty at once are answered in order, one request in flight", async (t) => {
