@@ -26,4 +26,5 @@ export type AgentEvent =
       readonly receiptMs: readonly number[];
     }
   | { readonly event: "refused"; readonly by: "wallet"; readonly reason: string; readonly detail: string }
+  | { readonly event: "stopped-polling" }
   | { readonly event: "lost"; readonly meter: number; readonly rows: number; readonly detail: string };

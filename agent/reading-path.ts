@@ -140,20 +140,23 @@ function keep(meter: PolledMeter, sample: Sample, { emit }: ReadingPathOptions):
     });
 }
 
+/** A reading as a row. What the driver could not vouch for has no values, whatever its status: F says so. */
 function sampleOf(reading: MeterReading, timeS: number): Sample {
-  const { codes, status, values } = reading;
-  return { codes, row: { timeS, status, values: hasValues(status) ? values : [] } };
+  const { codes, values } = reading;
+  if (reading.status === statuses.good) return { codes, row: { timeS, status: statuses.good, values } };
+  const status = hasValues(reading.status) ? statuses.readError : reading.status;
+  return { codes, row: { timeS, status, values: [] } };
 }
 
 function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number): AgentEvent {
   const { index, name } = meter.configuration;
-  const status = statusLetters[reading.status] ?? "E";
+  const status = statusLetters[sampleOf(reading, timeS).row.status] ?? "E";
   meter.lastStatus = status;
   const pairs = reading.codes.map((code, i): [string, number] => [
     quantityOfCode(code)?.name ?? `code-${code}`,
     reading.values[i] ?? 0,
   ]);
-  const values = hasValues(reading.status) ? Object.fromEntries(pairs) : {};
+  const values = reading.status === statuses.good ? Object.fromEntries(pairs) : {};
   const detail = reading.detail === undefined ? {} : { detail: reading.detail };
   return { event: "reading", meter: index, name, timeS, status, values, ...detail };
 }

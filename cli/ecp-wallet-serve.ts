@@ -65,7 +65,6 @@ const writeFailedExitCode = 74;
 export async function serve(options: ServeOptions): Promise<void> {
   const log = createLog("wallet");
   const files = walletFiles(options.data);
-  process.chdir(options.data);
   const fail = (error: unknown): void => {
     // After a failed write nobody knows what is on disk: only a new start, which reads it, may go on.
     log.error("write failed; ending, a new start recovers", { reason: (error as Error).message });

@@ -162,6 +162,9 @@ function run(data: string, values: Values): void {
     if (value !== undefined) serveArguments.push(`--${name}`, name === "passphrase-file" ? resolve(value) : value);
   }
   if (values["exit-with-parent"]) serveArguments.push("--exit-with-parent");
+  // Here, since under the permission model a folder is lost by a readable sibling whose name it begins (Node 24.21:
+  // wallet/ beside wallet.passphrase); what lies inside it is not.
+  process.chdir(data);
   process.execve?.(
     process.execPath,
     [process.execPath, ...flags, program, ...serveArguments],

@@ -4,7 +4,7 @@ import type { DeviceSummary } from "../fullnode/store.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { dataOption, exit, type NodeCommand, parseCommand, requireData } from "./node-command.ts";
-import { formatTable, localTime } from "./node-table.ts";
+import { formatTable, localTime } from "./table.ts";
 
 export const nodeDevices: NodeCommand = {
   summary: "list the enrolled devices and what is stored of each",

@@ -16,7 +16,7 @@ import {
   requireData,
   usageError,
 } from "./node-command.ts";
-import { formatTable, localTime } from "./node-table.ts";
+import { formatTable, localTime } from "./table.ts";
 
 const lastMax = 10_000;
 /** How many records are looked through for the last reading of each meter. */

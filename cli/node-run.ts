@@ -15,7 +15,7 @@ import {
   requireData,
   usageError,
 } from "./node-command.ts";
-import { localTime } from "./node-table.ts";
+import { localTime } from "./table.ts";
 
 const summaryIntervalMs = 60_000;
 const defaultListen = "127.0.0.1:1883";

@@ -1,0 +1,171 @@
+/** What the commands of all programs have in common: exit statuses, options, errors as a person wants them. */
+import { type ParseArgsConfig, parseArgs } from "node:util";
+
+/** Some of sysexits.h. */
+export const exit = {
+  ok: 0,
+  failed: 1,
+  unknown: 2,
+  usage: 64,
+  badData: 65,
+  noInput: 66,
+  unavailable: 69,
+  cannotCreate: 73,
+  ioError: 74,
+  notPermitted: 77,
+  badConfiguration: 78,
+} as const;
+
+export interface ErrorText {
+  readonly expected: string;
+  readonly got: string;
+  readonly where: string;
+  readonly todo: string;
+}
+
+/** Ends a command with a message for people and an exit status. */
+export class CommandError extends Error {
+  readonly status: number;
+  readonly text: ErrorText;
+
+  constructor(status: number, text: ErrorText) {
+    super(text.got);
+    this.name = "CommandError";
+    this.status = status;
+    this.text = text;
+  }
+}
+
+export interface Command {
+  readonly summary: string;
+  readonly usage: string;
+  /** The exit status. Throws {@link CommandError}. */
+  run(args: readonly string[]): Promise<number>;
+}
+
+export interface Program {
+  readonly name: string;
+  readonly version: string;
+  readonly intro: string;
+  /** Loaded when used. A key may have a second word: "config check". */
+  readonly commands: Readonly<Record<string, () => Promise<Command>>>;
+  readonly exitHelp: string;
+  /** What to print and with which status to end, for errors of the program's own; undefined for a programmer's error. */
+  readonly explain?: (error: unknown) => CommandError | undefined;
+}
+
+export function usageError(program: string, got: string): CommandError {
+  return new CommandError(exit.usage, {
+    expected: `the usage of ${program}`,
+    got,
+    where: "the command line",
+    todo: program.replace(/^(\S+)/, "$1 help"),
+  });
+}
+
+/** parseArgs, strict, with errors that name the command (`ecp read`) and exactly these positional arguments. */
+export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
+  command: string,
+  args: readonly string[],
+  options: T,
+  positionals: readonly string[],
+) {
+  let parsed: ReturnType<typeof parseArgs<{ args: string[]; options: T; allowPositionals: true; strict: true }>>;
+  try {
+    parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
+  } catch (error) {
+    throw usageError(command, (error as Error).message);
+  }
+  const given = parsed.positionals.length;
+  if (given !== positionals.length)
+    throw usageError(
+      command,
+      given > positionals.length
+        ? `one argument too many: ${parsed.positionals[positionals.length]}`
+        : `${positionals[given]} is missing`,
+    );
+  return parsed;
+}
+
+export function formatError({ expected, got, where, todo }: ErrorText): string {
+  return `expected: ${expected}\n     got: ${got}\n   where: ${where}\n   to do: ${todo}\n`;
+}
+
+/** The code of an operating system's error (`ENOENT`); undefined for any other error. */
+export function systemCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
+/** Errors of the file system that every command can meet. */
+function explainSystem(error: unknown): CommandError | undefined {
+  const code = systemCode(error);
+  const got = error instanceof Error ? error.message : `${error}`;
+  const text = (expected: string, todo: string): ErrorText => ({ expected, got, where: "the file system", todo });
+  if (code === "EACCES" || code === "EPERM" || code === "EROFS")
+    return new CommandError(
+      exit.notPermitted,
+      text("a place that this user may use", "run as the user that owns it, or choose another place"),
+    );
+  if (code === "ENOENT")
+    return new CommandError(exit.noInput, text("a file or folder that is there", "check the path"));
+  if (code === "ENOSPC") return new CommandError(exit.ioError, text("room on the disk", "free some space, try again"));
+  return undefined;
+}
+
+/** Runs a program with its arguments; sets the exit status. */
+export async function runProgram(program: Program, args: readonly string[]): Promise<void> {
+  try {
+    process.exitCode = await dispatch(program, args);
+  } catch (error) {
+    const explained = error instanceof CommandError ? error : (program.explain?.(error) ?? explainSystem(error));
+    // A programmer's error: nothing that its user could mend, so all of it is shown.
+    if (explained === undefined) throw error;
+    process.stderr.write(formatError(explained.text));
+    process.exitCode = explained.status;
+  }
+}
+
+async function dispatch(program: Program, args: readonly string[]): Promise<number> {
+  const [first] = args;
+  if (first === "--version") return print(`${program.name} ${program.version}\n`);
+  if (first === undefined) throw usageError(program.name, "no command");
+  if (first === "help" || first === "--help" || first === "-h") return print(await help(program, args.slice(1)));
+  const found = find(program, args);
+  if (!found) throw usageError(program.name, `the command ${first}`);
+  const command = await found.load();
+  if (found.rest.includes("--help") || found.rest.includes("-h"))
+    return print(`${command.usage}\n\n${program.exitHelp}\n`);
+  return await command.run(found.rest);
+}
+
+function find(program: Program, args: readonly string[]) {
+  for (const words of [2, 1]) {
+    const name = args.slice(0, words).join(" ");
+    const load = Object.hasOwn(program.commands, name) ? program.commands[name] : undefined;
+    if (load && args.length >= words) return { load, rest: args.slice(words) };
+  }
+  return undefined;
+}
+
+async function help(program: Program, words: readonly string[]): Promise<string> {
+  if (words.length > 0) {
+    const found = find(program, words);
+    if (!found) throw usageError(program.name, `the command ${words.join(" ")}`);
+    return `${(await found.load()).usage}\n\n${program.exitHelp}\n`;
+  }
+  const names = Object.keys(program.commands);
+  const width = Math.max(...names.map((name) => name.length)) + 2;
+  const lines = await Promise.all(
+    Object.entries(program.commands).map(async ([name, load]) => `  ${name.padEnd(width)}${(await load()).summary}\n`),
+  );
+  return (
+    `${program.name}: ${program.intro}\n\nUsage: ${program.name} COMMAND …\n\n${lines.join("")}` +
+    `  ${"help".padEnd(width)}${program.name} help COMMAND says more\n` +
+    `  ${"--version".padEnd(width)}the version of this program\n\n${program.exitHelp}\n`
+  );
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return exit.ok;
+}

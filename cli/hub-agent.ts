@@ -1,0 +1,110 @@
+/** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
+import { Agent } from "../agent/agent.ts";
+import type { AgentEvent } from "../agent/event.ts";
+import { serveStatus } from "../agent/status-socket.ts";
+import type { MeterProfile } from "../drivers/modbus/profile.ts";
+import { findMeterProfile } from "../drivers/modbus/profile-catalogue.ts";
+import { systemClock } from "../platform/clock.ts";
+import { createLog, type Log } from "../platform/log.ts";
+import { type Command, CommandError, exit, parseCommand } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption, jsonOption } from "./hub-options.ts";
+
+export const hubAgent: Command = {
+  summary: "poll the meters, have the wallet seal, forward (the wallet runs beside it)",
+  usage: `Usage: ecp agent [--config hub.yaml] [--json] [--exit-with-parent]
+
+Waits for the wallet, polls until SIGTERM or SIGINT, and seals what it has read before it ends. SIGUSR2 stops the polling
+and lets the forwarding go on. --json prints what happens, one JSON object a line. Faults are logged to stderr.`,
+
+  async run(args) {
+    const options = {
+      ...configOption,
+      ...jsonOption,
+      "exit-with-parent": { type: "boolean", default: false },
+    } as const;
+    const { values } = parseCommand("ecp agent", args, options, []);
+    const { configuration } = readHubFile(values.config);
+    const log = createLog("agent");
+    const reportLog = logEvents(log);
+    const emit = (event: AgentEvent): void => {
+      if (values.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+      reportLog(event);
+    };
+    const profileOf = (id: string): MeterProfile => findMeterProfile(id) as MeterProfile; // checked with the configuration
+    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit });
+    const status = await serveStatus(configuration.agentSocket, () => agent.status()).catch((error: Error) => {
+      throw new CommandError(exit.unavailable, {
+        expected: "a socket for the status",
+        got: error.message,
+        where: configuration.agentSocket,
+        todo: "stop the other agent, or name another 'agent: socket:' in hub.yaml",
+      });
+    });
+    const ended = new Promise<void>((resolve) => {
+      process.once("SIGTERM", resolve);
+      process.once("SIGINT", resolve);
+      if (values["exit-with-parent"]) process.stdin.resume().once("end", resolve).once("close", resolve);
+    });
+    process.on("SIGUSR2", () => {
+      agent.stopPolling().then(
+        () => emit({ event: "stopped-polling" }),
+        (error: unknown) => {
+          throw error;
+        },
+      );
+    });
+    process.stdout.on("error", () => process.exit(exit.failed)); // whoever listened has gone
+    log.info("started", { config: values.config, meters: configuration.meters.length });
+    const running = agent.start();
+    await Promise.race([running, ended]);
+    await ended;
+    await agent.stop();
+    status.close();
+    process.stdin.destroy();
+    return exit.ok;
+  },
+};
+
+/** What is worth a line in a log that is kept: changes, not each reading. */
+function logEvents(log: Log): (event: AgentEvent) => void {
+  const last = new Map<string, string>();
+  const changed = (key: string, value: string): boolean => {
+    const other = last.get(key) !== value;
+    last.set(key, value);
+    return other;
+  };
+  return (event) => {
+    switch (event.event) {
+      case "wallet":
+        if (changed("wallet", event.state + (event.detail ?? "")))
+          log[event.state === "connected" ? "info" : "warn"](`wallet ${event.state}`, { detail: event.detail });
+        break;
+      case "uplink":
+        if (changed("uplink", event.state + (event.detail ?? "")))
+          log[event.state === "connected" ? "info" : "warn"](`uplink ${event.state}`, {
+            address: event.address,
+            detail: event.detail,
+          });
+        break;
+      case "reading":
+        if (!changed(`meter ${event.name}`, event.status)) break;
+        if (event.status === "G") log.info("meter answers", { meter: event.name });
+        else log.warn("meter cannot be read", { meter: event.name, status: event.status, detail: event.detail });
+        break;
+      case "refused":
+        if (changed("refused", event.reason))
+          log.warn("the wallet refused", { reason: event.reason, detail: event.detail });
+        break;
+      case "lost":
+        log.error("readings lost before they were sealed", {
+          meter: event.meter,
+          rows: event.rows,
+          detail: event.detail,
+        });
+        break;
+      default:
+        break;
+    }
+  };
+}

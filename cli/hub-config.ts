@@ -1,0 +1,39 @@
+/** ecp config check|apply: is hub.yaml right, and what of it the wallet must know. */
+import { type Command, exit, parseCommand } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption } from "./hub-options.ts";
+import { readPolicy, writePolicy } from "./hub-wallet.ts";
+
+export const hubConfigCheck: Command = {
+  summary: "is hub.yaml right? says file, line and column where not",
+  usage: "Usage: ecp config check [--config hub.yaml]",
+  async run(args) {
+    const { values } = parseCommand("ecp config check", args, configOption, []);
+    const { configuration } = readHubFile(values.config);
+    const { lines, meters, mqtt } = configuration;
+    process.stdout.write(
+      `${values.config} is right: ${count(lines.length, "line")}, ${count(meters.length, "meter")}, ` +
+        `uplink ${mqtt ? `${mqtt.protocol}://${mqtt.host}:${mqtt.port}` : "none (records are kept, and not sent)"}\n`,
+    );
+    return exit.ok;
+  },
+};
+
+export const hubConfigApply: Command = {
+  summary: "write what the wallet must know (meters, limits) to its policy",
+  usage: `Usage: ecp config apply [--config hub.yaml]
+
+Writes meters, seal_every_s, when_full and retention_days to the wallet's policy.cbor; pinned full nodes stay. The wallet
+obeys it from its next start on, and seals the new policy's digest as an event.`,
+  async run(args) {
+    const { values } = parseCommand("ecp config apply", args, configOption, []);
+    const hub = readHubFile(values.config);
+    writePolicy(hub, { ...readPolicy(hub), ...hub.policy });
+    process.stdout.write("The wallet's policy is written. Restart the wallet to make it count.\n");
+    return exit.ok;
+  },
+};
+
+function count(number: number, noun: string): string {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}

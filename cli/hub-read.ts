@@ -1,0 +1,145 @@
+/** ecp read: one reading now, without wallet: is the meter there, and what does it say? */
+
+import type { LineConfiguration } from "../agent/configuration.ts";
+import { lineOf } from "../agent/reading-path.ts";
+import { type MeterReading, readMeter } from "../drivers/modbus/meter-reader.ts";
+import type { MeterProfile } from "../drivers/modbus/profile.ts";
+import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
+import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
+import { statusLetters, statusSentences } from "../protocol/reading-status.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption, jsonOption } from "./hub-options.ts";
+import { formatTable, localTime } from "./table.ts";
+
+interface Target {
+  readonly name: string;
+  readonly line: LineConfiguration;
+  readonly unit: number;
+  readonly profile: MeterProfile;
+  readonly codes?: readonly number[];
+}
+
+export const hubRead: Command = {
+  summary: "read the meters once, now, and show what they say",
+  usage: `Usage: ecp read [--config hub.yaml] [--meter NAME] [--json]
+       ecp read --serial PATH [--baud N] [--parity none|even|odd] --profile NAME [--unit N] [--json]
+       ecp read --tcp HOST:PORT --profile NAME [--unit N] [--json]
+
+Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit status 1 where a meter did not answer.`,
+
+  async run(args) {
+    const { values } = parseCommand(
+      "ecp read",
+      args,
+      {
+        ...configOption,
+        ...jsonOption,
+        meter: { type: "string" },
+        serial: { type: "string" },
+        baud: { type: "string", default: "9600" },
+        parity: { type: "string", default: "none" },
+        tcp: { type: "string" },
+        profile: { type: "string" },
+        unit: { type: "string", default: "1" },
+      },
+      [],
+    );
+    const direct = values.serial !== undefined || values.tcp !== undefined;
+    const targets = direct ? [directTarget(values)] : configuredTargets(values.config, values.meter);
+    let failed = false;
+    const lines = new Map(targets.map(({ line }) => [line.name, lineOf(line)]));
+    for (const { name, line, unit, profile, codes } of targets) {
+      const bus = lines.get(line.name) as ReturnType<typeof lineOf>;
+      const reading = await readMeter(bus, { profile, unit, ...(codes && { codes }) });
+      failed ||= reading.status !== 0;
+      process.stdout.write(
+        values.json ? jsonText(name, reading) : tableText(name, profile, unit, bus.description, reading),
+      );
+    }
+    for (const line of lines.values()) await line.close();
+    return failed ? exit.failed : exit.ok;
+  },
+};
+
+function configuredTargets(config: string, only: string | undefined): Target[] {
+  const { configuration } = readHubFile(config);
+  const meters = configuration.meters.filter((meter) => only === undefined || meter.name === only);
+  if (meters.length === 0)
+    throw usageError(
+      "ecp read",
+      `--meter ${only}; the meters are ${configuration.meters.map((meter) => meter.name).join(", ")}`,
+    );
+  return meters.map(({ name, line, unit, profile, codes }) => ({
+    name,
+    line: configuration.lines.find((item) => item.name === line) as LineConfiguration,
+    unit,
+    profile: findMeterProfile(profile) as MeterProfile,
+    ...(codes && { codes }),
+  }));
+}
+
+type Direct = {
+  serial?: string | undefined;
+  tcp?: string | undefined;
+  profile?: string | undefined;
+  baud: string;
+  parity: string;
+  unit: string;
+};
+
+function directTarget({ serial, tcp, profile: id, baud, parity, unit }: Direct): Target {
+  const names = meterProfiles.map((profile) => profile.id).join(", ");
+  const profile = id === undefined ? undefined : findMeterProfile(id);
+  if (!profile) throw usageError("ecp read", `--profile ${id ?? "is missing"}; the profiles are ${names}`);
+  const number = (flag: string, text: string, min: number, max: number): number => {
+    if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
+    throw usageError("ecp read", `--${flag} ${text}; an integer from ${min} to ${max} was expected`);
+  };
+  const common = { name: profile.model, unit: number("unit", unit, 1, 247), profile };
+  if (serial !== undefined && tcp !== undefined) throw usageError("ecp read", "--serial and --tcp together");
+  if (tcp !== undefined) {
+    const match = /^(.+?)(?::(\d{1,5}))?$/.exec(tcp);
+    return { ...common, line: { name: "direct", tcp: { host: match?.[1] ?? tcp, port: Number(match?.[2] ?? 502) } } };
+  }
+  if (parity !== "none" && parity !== "even" && parity !== "odd")
+    throw usageError("ecp read", `--parity ${parity}; none, even or odd was expected`);
+  const settings = { path: serial as string, baud: number("baud", baud, 300, 230_400), parity } as const;
+  return { ...common, line: { name: "direct", serial: settings } };
+}
+
+function jsonText(name: string, reading: MeterReading): string {
+  const values = reading.codes.map((code, i): [string, { value: number; unit: string; obis?: string }] => {
+    const quantity = quantityOfCode(code);
+    const obis = quantity?.obis === undefined ? {} : { obis: quantity.obis };
+    return [quantity?.name ?? `code-${code}`, { value: reading.values[i] ?? 0, unit: quantity?.unit ?? "", ...obis }];
+  });
+  return `${JSON.stringify({
+    meter: name,
+    time: new Date().toISOString(),
+    status: statusLetters[reading.status] ?? "E",
+    ...(reading.detail !== undefined && { detail: reading.detail }),
+    values: reading.status === 0 ? Object.fromEntries(values) : {},
+  })}\n`;
+}
+
+function tableText(name: string, profile: MeterProfile, unit: number, where: string, reading: MeterReading): string {
+  const title = `${name}: ${profile.make} ${profile.model}, unit ${unit} on ${where}, ${localTime(Date.now())}\n`;
+  if (reading.status !== 0) {
+    const letter = statusLetters[reading.status] ?? "E";
+    return `${title}  no reading (${letter}: ${statusSentences[letter]})\n  ${reading.detail ?? ""}\n`;
+  }
+  const rows = reading.codes.map((code, i) => {
+    const quantity = quantityOfCode(code);
+    if (!quantity) return [`code ${code}`, `${reading.values[i]}`, "", ""];
+    const { unit: shown, decimals } = quantity.display;
+    return [quantity.name, decimalText(reading.values[i] ?? 0, decimals), shown, quantity.obis ?? ""];
+  });
+  const columns = [
+    { title: "quantity" },
+    { title: "value", align: "right" },
+    { title: "unit" },
+    { title: "OBIS" },
+  ] as const;
+  return title + formatTable(columns, rows);
+}

@@ -1,0 +1,75 @@
+/** ecp run: wallet and agent as siblings under one supervisor, for hubs without a service manager, and for a first try. */
+import { existsSync } from "node:fs";
+import { createLog } from "../platform/log.ts";
+import { Part } from "../platform/supervisor.ts";
+import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption } from "./hub-options.ts";
+import { readPolicy } from "./hub-wallet.ts";
+import { programCommand } from "./program-path.ts";
+
+/** Ends of a part that no new start can mend: usage, bad data, missing files, permissions, configuration. */
+const finalExitCodes = [exit.usage, exit.badData, exit.noInput, exit.notPermitted, exit.badConfiguration];
+
+export const hubRun: Command = {
+  summary: "run wallet and agent side by side, each started again when it dies",
+  usage: `Usage: ecp run [--config hub.yaml] [--restart-after SECONDS]
+
+Starts the wallet and the agent as processes of their own and keeps them running until SIGTERM or SIGINT. Both run as the
+user who calls this, so they are not isolated from each other: the systemd units, with a user each, do that.`,
+
+  async run(args) {
+    const options = { ...configOption, "restart-after": { type: "string", default: "5" } } as const;
+    const { values } = parseCommand("ecp run", args, options, []);
+    const restartAfterMs = Number(values["restart-after"]) * 1_000;
+    if (!(restartAfterMs >= 0 && restartAfterMs <= 3_600_000))
+      throw usageError("ecp run", `--restart-after ${values["restart-after"]}: seconds from 0 to 3600 were expected`);
+    const hub = readHubFile(values.config);
+    const { walletFolder, walletSocket, passphraseFile } = hub.configuration;
+    if (!passphraseFile || !existsSync(passphraseFile)) throw noPassphrase(values.config, passphraseFile);
+    const log = createLog("run");
+    if (readPolicy(hub).nodes.length === 0)
+      log.warn("no full node is pinned: records are kept, and none is ever released; see 'ecp enrol' and 'ecp pin'");
+    log.warn("wallet and agent run as one user: not isolated from each other; the systemd units isolate them");
+    return await new Promise<number>((resolve, reject) => {
+      const parts: Part[] = [];
+      const end = (status: number): void => {
+        Promise.all(parts.map((part) => part.stop())).then(() => resolve(status), reject);
+      };
+      const add = (name: string, command: { command: string; arguments: string[] }, more: string[]): void => {
+        const part = new Part(
+          {
+            name,
+            command: command.command,
+            arguments: [...command.arguments, ...more, "--exit-with-parent"],
+            onStart: (pid) => log.info("started", { name, pid }),
+            onExit: (code, signal) => {
+              log.error("ended", { name, code: code ?? undefined, signal: signal ?? undefined });
+              if (code !== null && finalExitCodes.some((final) => final === code)) end(code);
+            },
+            finalExitCodes,
+          },
+          restartAfterMs,
+        );
+        parts.push(part);
+        part.start();
+      };
+      add("wallet", programCommand("ecp-wallet"), [
+        "run",
+        ...["--data", walletFolder, "--socket", walletSocket, "--passphrase-file", passphraseFile],
+      ]);
+      add("agent", programCommand("ecp"), ["agent", "--config", values.config]);
+      process.once("SIGTERM", () => end(exit.ok));
+      process.once("SIGINT", () => end(exit.ok));
+    });
+  },
+};
+
+function noPassphrase(config: string, file: string | undefined): CommandError {
+  return new CommandError(exit.noInput, {
+    expected: "a passphrase file, to start the wallet with",
+    got: file === undefined ? "'wallet: passphrase_file:' is not set" : "no such file",
+    where: file ?? config,
+    todo: "name the file that 'ecp init' made, or start ecp-wallet by hand and 'ecp agent' beside it",
+  });
+}

@@ -1,0 +1,134 @@
+/** ecp status: what wallet and agent say of themselves. */
+
+import type { AgentStatus } from "../agent/agent.ts";
+import { askStatus } from "../agent/status-socket.ts";
+import { WalletClient, WalletUnavailable } from "../agent/wallet-client.ts";
+import { didKeyOf } from "../protocol/public-key.ts";
+import { type ClockStateLetter, clockStateLetters } from "../protocol/reading-status.ts";
+import type { WalletHello } from "../protocol/wallet-message.ts";
+import { type Command, exit, parseCommand } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption, jsonOption } from "./hub-options.ts";
+import { formatTable, localTime } from "./table.ts";
+
+const clockWords: Record<ClockStateLetter, string> = {
+  S: "S (synchronised, seen by the wallet itself)",
+  I: "I (informative: no time daemon's mark is seen)",
+  U: "U (unknown: the clock is not set)",
+  R: "R (relative to the boot)",
+};
+
+export const hubStatus: Command = {
+  summary: "how the hub is doing: wallet, agent, meters, what waits",
+  usage: `Usage: ecp status [--config hub.yaml] [--json]
+
+Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does not, or there is something to do.`,
+
+  async run(args) {
+    const { values } = parseCommand("ecp status", args, { ...configOption, ...jsonOption }, []);
+    const { configuration } = readHubFile(values.config);
+    const wallet = await askWallet(configuration.walletSocket);
+    const agent = await askStatus(configuration.agentSocket);
+    const isolated = wallet !== undefined && isolation(wallet, process.getuid?.() ?? 0).isolated;
+    if (values.json) {
+      const { publicKey, policyDigest, ...rest } = wallet ?? {};
+      const walletJson = wallet && {
+        device: didKeyOf(publicKey as Uint8Array),
+        ...rest,
+        policyDigest: Buffer.from(policyDigest as Uint8Array).toString("hex"),
+        clock: clockStateLetters[wallet.clockState],
+        isolated,
+      };
+      process.stdout.write(`${JSON.stringify({ wallet: walletJson ?? null, agent: agent ?? null })}\n`);
+    } else {
+      process.stdout.write(walletText(wallet, configuration.walletSocket));
+      process.stdout.write(agentText(agent, configuration.agentSocket));
+    }
+    const well =
+      wallet !== undefined &&
+      wallet.pinnedNodes > 0 &&
+      wallet.segmentsInUse < wallet.segments * ringAlarmShare &&
+      agent !== undefined &&
+      (agent.uplink === undefined || agent.uplink.connected) &&
+      agent.meters.every((meter) => meter.lastStatus === "G");
+    return well ? exit.ok : exit.failed;
+  },
+};
+
+/** Share of the ring in use above which status is not well. */
+const ringAlarmShare = 0.8;
+
+async function askWallet(path: string): Promise<WalletHello | undefined> {
+  const client = new WalletClient(path);
+  try {
+    return await client.hello();
+  } catch (error) {
+    if (error instanceof WalletUnavailable) return undefined;
+    throw error;
+  } finally {
+    client.close();
+  }
+}
+
+function isolation(wallet: WalletHello, ownUid: number): { isolated: boolean; text: string } {
+  const flags = `${wallet.permission ? "permission model on" : "PERMISSION MODEL OFF"}, ${wallet.jitless ? "no JIT" : "WITH A JIT"}`;
+  if (wallet.uid === ownUid && ownUid !== 0)
+    return {
+      isolated: false,
+      text: `not isolated: it runs as the same user (${flags}); the systemd units give it its own`,
+    };
+  if (wallet.uid === 0) return { isolated: false, text: `not isolated: it runs as root (${flags})` };
+  return { isolated: wallet.permission && wallet.jitless, text: `runs as user ${wallet.uid} (${flags})` };
+}
+
+function walletText(wallet: WalletHello | undefined, path: string): string {
+  if (!wallet) return `Wallet   does not answer at ${path}; start it: ecp run, or systemctl start ecp-wallet\n`;
+  const sealed = wallet.nextSequence - 1;
+  const clock = clockStateLetters[wallet.clockState] ?? "U";
+  const lines = [
+    ["device", didKeyOf(wallet.publicKey)],
+    ["software", wallet.softwareId],
+    ["isolation", isolation(wallet, process.getuid?.() ?? 0).text],
+    ["clock", `${clockWords[clock]}${wallet.generation > 0 ? `, generation ${wallet.generation}` : ""}`],
+    [
+      "full nodes",
+      wallet.pinnedNodes === 0
+        ? "none pinned: nothing is ever released; see 'ecp enrol' and 'ecp pin'"
+        : `${wallet.pinnedNodes} pinned`,
+    ],
+    [
+      "records",
+      `${sealed} sealed, ${wallet.through} acknowledged, ${sealed - wallet.through} waiting (epoch ${wallet.epoch})`,
+    ],
+    [
+      "journal",
+      `${wallet.segmentsInUse} of ${wallet.segments} segments in use${wallet.pendingRows > 0 ? `, ${wallet.pendingRows} rows wait for their batch` : ""}`,
+    ],
+  ];
+  return `Wallet\n${lines.map(([name = "", text = ""]) => `  ${name.padEnd(11)}${text}\n`).join("")}`;
+}
+
+function agentText(agent: AgentStatus | undefined, path: string): string {
+  if (!agent) return `Agent    does not answer at ${path}; start it: ecp run, or systemctl start ecp-agent\n`;
+  const { uplink } = agent;
+  const uplinkText = !uplink
+    ? "none configured"
+    : `${uplink.address} ${uplink.connected ? "connected" : `NOT connected: ${uplink.detail || "trying"}`}`;
+  const rows = agent.meters.map((meter) => [
+    meter.name,
+    meter.lastStatus || "–",
+    meter.lastTimeS === 0 ? "no reading yet" : localTime(meter.lastTimeS * 1_000),
+    `${meter.unsealedRows}`,
+    `${meter.missedSlots}`,
+    meter.line,
+  ]);
+  const columns = [
+    { title: "meter" },
+    { title: "status" },
+    { title: "last reading" },
+    { title: "unsealed", align: "right" },
+    { title: "missed", align: "right" },
+    { title: "line" },
+  ] as const;
+  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${agent.waiting} records\n\n${formatTable(columns, rows)}`;
+}
