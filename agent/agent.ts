@@ -30,6 +30,8 @@ export interface AgentOptions {
   readonly profileOf: (id: string) => MeterProfile;
   readonly clock: Clock;
   readonly emit: (event: AgentEvent) => void;
+  /** False: seal and forward what is there, read no meter. */
+  readonly polling: boolean;
 }
 
 /** What the agent says of itself. Times in Unix seconds and milliseconds as named. */
@@ -95,9 +97,8 @@ export class Agent {
   /** Waits for the wallet, then runs until stop(). Throws where the wallet's policy cannot serve this configuration. */
   async start(): Promise<void> {
     const hello = await this.#wallet.connected(this.#ending.signal);
-    this.#hello = hello;
-    this.#forwarder.begin(hello.through, hello.nextSequence - 1);
-    for (const meter of this.#meters) {
+    this.#resume(hello);
+    for (const meter of this.#options.polling ? this.#meters : []) {
       const known = hello.meters.find((item) => item.index === meter.configuration.index);
       keepStartGap(meter, known?.lastTimeS ?? 0, this.#path);
       this.#pollLoops.push(pollMeter(meter, this.#path, this.#polling.signal));
@@ -105,6 +106,13 @@ export class Agent {
     }
     this.#startUplink(multibaseOf(hello.publicKey));
     this.#loops.push(this.#forwardLoop());
+  }
+
+  #resume(hello: WalletHello): void {
+    this.#hello = hello;
+    const sealed = hello.nextSequence - 1;
+    this.#forwarder.begin(hello.through, sealed);
+    this.#options.emit({ event: "resumed", sealed, acknowledged: hello.through });
   }
 
   #startUplink(device: string): void {
@@ -146,9 +154,7 @@ export class Agent {
 
   /** After the wallet was away: what is sealed and released is what it says. */
   async #meetWalletAgain(): Promise<void> {
-    const hello = await this.#wallet.hello();
-    this.#hello = hello;
-    this.#forwarder.begin(hello.through, hello.nextSequence - 1);
+    this.#resume(await this.#wallet.hello());
   }
 
   async #forward(): Promise<void> {

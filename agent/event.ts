@@ -17,6 +17,8 @@ export type AgentEvent =
       readonly values: Readonly<Record<string, number>>;
       readonly detail?: string;
     }
+  /** What the wallet says when the agent meets it: sequences sealed and released so far. */
+  | { readonly event: "resumed"; readonly sealed: number; readonly acknowledged: number }
   | { readonly event: "sealed"; readonly sequence: number; readonly meter: number; readonly rows: number }
   | { readonly event: "published"; readonly sequence: number }
   | {

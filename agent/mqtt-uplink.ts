@@ -1,5 +1,6 @@
 /** Records to a full node over MQTT, its receipts back. Connects again by itself, at a jittered and growing distance. */
 import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { connect, type IClientOptions, type MqttClient } from "mqtt";
 import { BackOff } from "../platform/back-off.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
@@ -59,6 +60,8 @@ export class MqttUplink {
       if (/protocol version/i.test(this.#reason)) this.#protocolVersion = 4;
     });
     client.on("connect", () => {
+      // Small packets both ways: with Nagle's algorithm each would wait for the other side's delayed acknowledgement (40 ms).
+      (client.stream as Partial<Socket>).setNoDelay?.(true);
       client.subscribe(topicOf(device, "receipt"), { qos: 1 }, (error) => {
         if (error) {
           this.#reason = `the broker refused the subscription: ${error.message}`;

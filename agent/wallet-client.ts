@@ -44,6 +44,7 @@ export class WalletClient {
   #waiting: Waiting | undefined;
   #tail: Promise<unknown> = Promise.resolve();
   #nextId = 1;
+  #closed = false;
   readonly #onState: (connected: boolean, detail?: string) => void;
 
   constructor(path: string, onState: (connected: boolean, detail?: string) => void = () => undefined) {
@@ -83,6 +84,7 @@ export class WalletClient {
   }
 
   close(): void {
+    this.#closed = true;
     this.#socket?.destroy();
   }
 
@@ -131,7 +133,7 @@ export class WalletClient {
         if (!open) reject(error);
         else {
           this.#socket = undefined;
-          this.#onState(false, reason);
+          if (!this.#closed) this.#onState(false, reason);
         }
         this.#waiting?.reject(error);
       });

@@ -12,15 +12,16 @@ import { configOption, jsonOption } from "./hub-options.ts";
 
 export const hubAgent: Command = {
   summary: "poll the meters, have the wallet seal, forward (the wallet runs beside it)",
-  usage: `Usage: ecp agent [--config hub.yaml] [--json] [--exit-with-parent]
+  usage: `Usage: ecp agent [--config hub.yaml] [--json] [--no-polling] [--exit-with-parent]
 
 Waits for the wallet, polls until SIGTERM or SIGINT, and seals what it has read before it ends. SIGUSR2 stops the polling
-and lets the forwarding go on. --json prints what happens, one JSON object a line. Faults are logged to stderr.`,
+and lets the forwarding go on; --no-polling begins that way. --json prints what happens, one JSON object a line. Faults are logged to stderr.`,
 
   async run(args) {
     const options = {
       ...configOption,
       ...jsonOption,
+      "no-polling": { type: "boolean", default: false },
       "exit-with-parent": { type: "boolean", default: false },
     } as const;
     const { values } = parseCommand("ecp agent", args, options, []);
@@ -32,7 +33,7 @@ and lets the forwarding go on. --json prints what happens, one JSON object a lin
       reportLog(event);
     };
     const profileOf = (id: string): MeterProfile => findMeterProfile(id) as MeterProfile; // checked with the configuration
-    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit });
+    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling: !values["no-polling"] });
     const status = await serveStatus(configuration.agentSocket, () => agent.status()).catch((error: Error) => {
       throw new CommandError(exit.unavailable, {
         expected: "a socket for the status",

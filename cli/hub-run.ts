@@ -34,14 +34,15 @@ user who calls this, so they are not isolated from each other: the systemd units
     return await new Promise<number>((resolve, reject) => {
       const parts: Part[] = [];
       const end = (status: number): void => {
-        Promise.all(parts.map((part) => part.stop())).then(() => resolve(status), reject);
+        stopInOrder(parts).then(() => resolve(status), reject);
       };
       const add = (name: string, command: { command: string; arguments: string[] }, more: string[]): void => {
         const part = new Part(
           {
             name,
             command: command.command,
-            arguments: [...command.arguments, ...more, "--exit-with-parent"],
+            arguments: () => [...command.arguments, ...more, "--exit-with-parent"],
+            ownGroup: true,
             onStart: (pid) => log.info("started", { name, pid }),
             onExit: (code, signal) => {
               log.error("ended", { name, code: code ?? undefined, signal: signal ?? undefined });
@@ -64,6 +65,11 @@ user who calls this, so they are not isolated from each other: the systemd units
     });
   },
 };
+
+/** The last started first: the agent seals what it has read before its wallet goes. */
+async function stopInOrder(parts: readonly Part[]): Promise<void> {
+  for (const part of [...parts].reverse()) await part.stop();
+}
 
 function noPassphrase(config: string, file: string | undefined): CommandError {
   return new CommandError(exit.noInput, {

@@ -4,8 +4,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 export interface PartOptions {
   readonly name: string;
   readonly command: string;
-  readonly arguments: readonly string[];
-  readonly environment?: NodeJS.ProcessEnv;
+  /** Asked for at each start. */
+  readonly arguments: () => readonly string[];
+  /** In a process group of its own: Ctrl-C at the terminal then reaches only us, and we end our parts in order. */
+  readonly ownGroup?: boolean;
   /** Called with each whole line of the child's stdout. */
   readonly onLine?: (line: string) => void;
   /** Called with each whole line of the child's stderr; inherited where absent. */
@@ -41,11 +43,11 @@ export class Part {
 
   start(): void {
     if (this.#child || this.#stopping) return;
-    const { command, arguments: list, environment, onLine, onErrorLine, onStart } = this.#options;
+    const { command, arguments: list, ownGroup, onLine, onErrorLine, onStart } = this.#options;
     // Its stdin is a pipe that we hold and never write to: it closes when we die, and the child can end then.
-    const child = spawn(command, [...list], {
+    const child = spawn(command, [...list()], {
       stdio: ["pipe", onLine ? "pipe" : "inherit", onErrorLine ? "pipe" : "inherit"],
-      ...(environment && { env: environment }),
+      detached: ownGroup === true,
     });
     this.#child = child;
     child.stdin?.on("error", () => undefined); // the child went first: its exit says all there is to say

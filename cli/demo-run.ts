@@ -1,0 +1,206 @@
+/** The demo: simulated meter → agent → wallet → MQTT → full node → receipt, each a process of its own, watched. */
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import type { AgentEvent } from "../agent/event.ts";
+import { WalletClient } from "../agent/wallet-client.ts";
+import { Part } from "../platform/supervisor.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { type DemoWorld, setUpDemo } from "./demo-set-up.ts";
+import { DemoTally } from "./demo-tally.ts";
+import { DemoView, type PartView } from "./demo-view.ts";
+import { programCommand } from "./program-path.ts";
+
+/** How long the end waits for the last receipts. */
+const lastReceiptsMs = 15_000;
+const askWalletMs = 200;
+
+export const demoRun: Command = {
+  summary: "run all of it here and watch a reading become a signed, acknowledged record",
+  usage: `Usage: ecp-demo [--for SECONDS] [--interval SECONDS] [--data DIR] [--restart-after SECONDS] [--json]
+       ecp-demo simulate …            a simulated meter alone (ecp-demo help simulate)
+
+A simulated Eastron SDM630 on a pty, the agent on its other end, the wallet, and a full node with its own broker, each in
+a process of its own; one that dies is started again after --restart-after (5 s). Kill any of them and watch.
+
+--for       end by itself: stop polling after so many seconds, then wait up to ${lastReceiptsMs / 1_000} s for the last receipts
+--interval  seconds between readings (1)
+--data      keep everything in DIR, and go on from there next time; else in a temporary folder that goes at the end
+--json      one JSON object a line for each event, and a summary as the last line
+
+In the summary: readings taken, records sealed (the wallet's own events among them), acknowledged by a receipt that the
+wallet verified, missing = sealed - acknowledged. Exit status 0 only if something was read and nothing is missing.`,
+
+  async run(args) {
+    const { values } = parseCommand(
+      "ecp-demo",
+      args,
+      {
+        for: { type: "string" },
+        interval: { type: "string", default: "1" },
+        data: { type: "string" },
+        "restart-after": { type: "string", default: "5" },
+        json: { type: "boolean", default: false },
+      },
+      [],
+    );
+    const forS = values.for === undefined ? undefined : seconds("for", values.for, 1, 31_536_000);
+    const intervalS = seconds("interval", values.interval, 1, 86_400);
+    if (!Number.isInteger(intervalS) || 86_400 % intervalS !== 0)
+      throw usageError("ecp-demo", `--interval ${values.interval}: whole seconds that divide a day were expected`);
+    const restartAfterMs = seconds("restart-after", values["restart-after"], 0, 3_600) * 1_000;
+    const demo = new Demo(await setUpDemo(values.data, intervalS), restartAfterMs, values.json);
+    try {
+      return await demo.run(forS);
+    } finally {
+      demo.cleanUp(values.data === undefined);
+    }
+  },
+};
+
+function seconds(flag: string, text: string, min: number, max: number): number {
+  const number = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && number >= min && number <= max) return number;
+  throw usageError("ecp-demo", `--${flag} ${text}: seconds from ${min} to ${max} were expected`);
+}
+
+class Demo {
+  readonly #world: DemoWorld;
+  readonly #restartAfterMs: number;
+  readonly #json: boolean;
+  readonly #tally = new DemoTally();
+  readonly #parts: { part: Part; view: PartView }[] = [];
+  readonly #view: DemoView;
+  readonly #wallet: WalletClient;
+  #polling = true;
+  /** The agent has said that its last reading is sealed. */
+  #stoppedPolling = false;
+
+  constructor(world: DemoWorld, restartAfterMs: number, json: boolean) {
+    this.#world = world;
+    this.#restartAfterMs = restartAfterMs;
+    this.#json = json;
+    this.#wallet = new WalletClient(world.walletSocket);
+    this.#view = new DemoView(this.#tally, () => this.#parts.map(({ view }) => view));
+  }
+
+  async run(forS: number | undefined): Promise<number> {
+    const interrupted = new Promise<void>((resolve) => {
+      process.once("SIGINT", resolve);
+      process.once("SIGTERM", resolve);
+    });
+    process.stdout.on("error", () => process.exit(exit.failed)); // whoever watched has gone
+    await this.#startParts();
+    if (!this.#json) this.#view.start();
+    const time = new Promise<void>((resolve) => {
+      if (forS !== undefined) setTimeout(resolve, forS * 1_000).unref();
+    });
+    const ended = forS === undefined ? interrupted : Promise.race([interrupted, time]);
+    await ended;
+    await this.#lastReceipts();
+    if (!this.#json) this.#view.stop();
+    for (const { part } of [...this.#parts].reverse()) await part.stop();
+    this.#wallet.close();
+    const summary = this.#tally.summary();
+    if (this.#json) process.stdout.write(`${JSON.stringify({ summary })}\n`);
+    else process.stdout.write(DemoView.ending(summary));
+    return summary.readings > 0 && summary.missing === 0 ? exit.ok : exit.failed;
+  }
+
+  async #startParts(): Promise<void> {
+    const { meterLink, nodeFolder, brokerPort, walletFolder, walletSocket, passphraseFile, config } = this.#world;
+    this.#add("simulator", meterLink, "ecp-demo", () => ["simulate", "--link", meterLink, "--json"]);
+    const listen = `127.0.0.1:${brokerPort}`;
+    this.#add("node", `mqtt://${listen}`, "ecp-node", () => [
+      "run",
+      "--data",
+      nodeFolder,
+      "--listen",
+      listen,
+      "--json",
+    ]);
+    const walletPaths = ["--data", walletFolder, "--socket", walletSocket, "--passphrase-file", passphraseFile];
+    this.#add("wallet", walletSocket, "ecp-wallet", () => ["run", ...walletPaths]);
+    const hello = await this.#wallet.connected(AbortSignal.timeout(60_000));
+    // The event with which the wallet has just started is the first record of this run.
+    this.#tally.begin(hello.nextSequence - 2);
+    this.#add("agent", config, "ecp", () => [
+      ...["agent", "--config", config, "--json"],
+      ...(this.#polling ? [] : ["--no-polling"]),
+    ]);
+  }
+
+  #add(name: string, address: string, program: Parameters<typeof programCommand>[0], args: () => string[]): void {
+    const { command, arguments: first } = programCommand(program);
+    const view: PartView = { name, address, pid: undefined, starts: 0 };
+    const part = new Part(
+      {
+        name,
+        command,
+        arguments: () => [...first, ...args(), "--exit-with-parent"],
+        ownGroup: true,
+        onLine: (line) => this.#line(name, line),
+        onErrorLine: (line) => this.#errorLine(name, line),
+        onStart: (pid) => {
+          Object.assign(view, { pid, starts: view.starts + 1 });
+          this.#print({ event: "started", part: name, pid, address });
+        },
+        onExit: (code, signal) => {
+          view.pid = undefined;
+          this.#print({ event: "ended", part: name, code, signal, restartAfterMs: this.#restartAfterMs });
+        },
+      },
+      this.#restartAfterMs,
+    );
+    this.#parts.push({ part, view });
+    part.start();
+  }
+
+  #line(name: string, line: string): void {
+    let event: { event: string; count?: number };
+    try {
+      event = JSON.parse(line) as { event: string };
+    } catch {
+      return; // a part that was killed in the middle of a line
+    }
+    if (name === "agent" && event.event === "stopped-polling") this.#stoppedPolling = true;
+    if (name === "agent" && !this.#tally.take(event as AgentEvent)) return;
+    if (name === "node" && event.event === "refused") this.#tally.nodeRefused(event.count ?? 1);
+    if (event.event === "started") event.event = "ready"; // that the process runs was said when it was started
+    this.#print({ part: name, ...event });
+  }
+
+  #errorLine(name: string, line: string): void {
+    if (this.#json) this.#print({ event: "log", part: name, line });
+    else this.#view.log(name, line);
+  }
+
+  #print(event: Record<string, unknown>): void {
+    if (this.#json) process.stdout.write(`${JSON.stringify(event)}\n`);
+  }
+
+  /** Stops the polling, and waits until the wallet says that all it sealed is released, or time is up. */
+  async #lastReceipts(): Promise<void> {
+    this.#polling = false;
+    const agent = this.#parts.find(({ part }) => part.name === "agent")?.part;
+    if (agent?.pid !== undefined) process.kill(agent.pid, "SIGUSR2");
+    const deadline = AbortSignal.timeout(lastReceiptsMs);
+    while (!deadline.aborted) {
+      try {
+        const hello = await this.#wallet.connected(deadline);
+        this.#tally.wallet(hello.nextSequence - 1, hello.through);
+        const polled = this.#stoppedPolling || agent?.pid === undefined;
+        if (polled && hello.through === hello.nextSequence - 1) return;
+      } catch (error) {
+        if ((error as Error).name === "TimeoutError") return;
+        throw error;
+      }
+      await new Promise((resolve) => setTimeout(resolve, askWalletMs));
+    }
+  }
+
+  cleanUp(dataToo: boolean): void {
+    rmSync(this.#world.sockets, { recursive: true, force: true });
+    if (dataToo) rmSync(this.#world.data, { recursive: true, force: true });
+    else rmSync(join(this.#world.data, "meter.tty"), { force: true });
+  }
+}

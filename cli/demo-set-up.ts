@@ -1,0 +1,107 @@
+/** A whole small world in one folder: a hub's wallet and configuration, a full node, and each knowing the other's key. */
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { writeFileDurably } from "../platform/durable-file.ts";
+import { CommandError, exit } from "./command.ts";
+import { type ProgramName, programCommand } from "./program-path.ts";
+
+const journalSegments = 16;
+
+export interface DemoWorld {
+  readonly data: string;
+  /** Sockets lie in a folder with a short path of its own: a Unix socket's path has 107 bytes at most. */
+  readonly sockets: string;
+  readonly config: string;
+  readonly walletFolder: string;
+  readonly walletSocket: string;
+  readonly passphraseFile: string;
+  readonly nodeFolder: string;
+  readonly meterLink: string;
+  readonly brokerPort: number;
+}
+
+/** Makes the world, or completes one that a run before left in `data`. */
+export async function setUpDemo(data: string | undefined, intervalS: number): Promise<DemoWorld> {
+  if (data !== undefined) mkdirSync(data, { recursive: true });
+  const folder = data === undefined ? mkdtempSync(join(tmpdir(), "ecp-demo-")) : resolve(data);
+  const sockets = mkdtempSync(join(tmpdir(), "ecp-"));
+  const world: DemoWorld = {
+    data: folder,
+    sockets,
+    config: join(folder, "hub.yaml"),
+    walletFolder: join(folder, "wallet"),
+    walletSocket: join(sockets, "wallet.sock"),
+    passphraseFile: join(folder, "wallet.passphrase"),
+    nodeFolder: join(folder, "node"),
+    meterLink: join(folder, "meter.tty"),
+    brokerPort: await freePort(),
+  };
+  writeFileSync(world.config, hubText(world, intervalS));
+  if (!existsSync(world.passphraseFile))
+    writeFileDurably(world.passphraseFile, `${randomBytes(24).toString("base64url")}\n`, 0o600);
+  const { walletFolder, nodeFolder, passphraseFile, config } = world;
+  const secret = ["--passphrase-file", passphraseFile];
+  if (!existsSync(join(walletFolder, "device.key")))
+    await run("ecp-wallet", ["init", "--data", walletFolder, ...secret, "--segments", `${journalSegments}`]);
+  await run("ecp", ["config", "apply", "--config", config]);
+  if (!existsSync(join(nodeFolder, "node.key"))) {
+    await run("ecp-node", ["init", "--data", nodeFolder, "--name", "demo"]);
+    const request = join(folder, "request.cose");
+    await run("ecp", ["enrol", "--config", config, "--out", request]);
+    await run("ecp-node", ["enrol", request, "--data", nodeFolder, "--out", `${request}.answer`]);
+    await run("ecp", ["pin", `${request}.answer`, "--config", config, "--yes"]);
+  }
+  return world;
+}
+
+async function run(name: ProgramName, args: readonly string[]): Promise<void> {
+  const { command, arguments: first } = programCommand(name);
+  try {
+    await promisify(execFile)(command, [...first, ...args]);
+  } catch (error) {
+    const { stderr, code } = error as { stderr?: string; code?: number };
+    throw new CommandError(typeof code === "number" ? code : exit.failed, {
+      expected: `${name} ${args[0]} to succeed`,
+      got: stderr?.trim() || (error as Error).message,
+      where: first[0] ?? name,
+      todo: "mend what it says; a fresh folder is made without --data",
+    });
+  }
+}
+
+/** A port that was free a moment ago; the full node keeps it through its restarts. */
+function freePort(): Promise<number> {
+  return new Promise((resolvePort, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolvePort(typeof address === "object" && address ? address.port : 0));
+    });
+  });
+}
+
+function hubText(world: DemoWorld, intervalS: number): string {
+  const text = JSON.stringify;
+  return `# The demo's hub: a simulated meter, a wallet, an agent; written anew at each start.
+wallet:
+  folder: wallet
+  socket: ${text(world.walletSocket)}
+  passphrase_file: wallet.passphrase
+  seal_every_s: 0                   # each reading is sealed by itself, so that one can watch
+agent:
+  socket: ${text(join(world.sockets, "agent.sock"))}
+lines:
+  - name: demo
+    serial: { path: ${text(world.meterLink)}, baud: 9600 }
+meters:
+  - { name: house, index: 0, line: demo, unit: 1, profile: eastron-sdm630, interval_s: ${intervalS} }
+uplink:
+  mqtt: { url: "mqtt://127.0.0.1:${world.brokerPort}" }
+`;
+}
