@@ -3,10 +3,11 @@
 import type { DeviceSummary } from "../fullnode/store.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
-import { dataOption, exit, type NodeCommand, parseCommand, requireData } from "./node-command.ts";
+import { type Command, exit, parseCommand } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
 import { formatTable, localTime } from "./table.ts";
 
-export const nodeDevices: NodeCommand = {
+export const nodeDevices: Command = {
   summary: "list the enrolled devices and what is stored of each",
   usage: `Usage: ecp-node devices --data DIR [--json]
 
@@ -16,8 +17,8 @@ forks    records that contradict the device's chain: kept as evidence, not booke
 --json   one JSON object a line for each device`,
 
   async run(args) {
-    const { values } = parseCommand("devices", args, { ...dataOption, json: { type: "boolean" } }, []);
-    const store = openSqliteStore(requireData("devices", values.data));
+    const { values } = parseCommand("ecp-node devices", args, { ...dataOption, json: { type: "boolean" } }, []);
+    const store = openSqliteStore(requireData("ecp-node devices", values.data));
     try {
       const devices = store.devices();
       process.stdout.write(

@@ -1,15 +1,15 @@
 /** ecp-node enrol: takes a device by its signed request and writes the node's answer. */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { systemCode } from "../fullnode/node-error.ts";
 import { loadNodeKeys } from "../fullnode/node-keys.ts";
 import { enrolDevice } from "../fullnode/registry.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import { Refusal } from "../protocol/refusal.ts";
-import { CommandError, dataOption, exit, type NodeCommand, parseCommand, requireData } from "./node-command.ts";
+import { type Command, CommandError, exit, parseCommand, systemCode } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
 
-export const nodeEnrol: NodeCommand = {
+export const nodeEnrol: Command = {
   summary: "take a device by its request file, and write the answer for it",
   usage: `Usage: ecp-node enrol FILE --data DIR [--out FILE.answer] [--json]
 
@@ -19,12 +19,12 @@ sure that neither file was exchanged on its way. The same request may be enrolle
 
   async run(args) {
     const { values, positionals } = parseCommand(
-      "enrol",
+      "ecp-node enrol",
       args,
       { ...dataOption, out: { type: "string" }, json: { type: "boolean" } },
       ["FILE"],
     );
-    const data = requireData("enrol", values.data);
+    const data = requireData("ecp-node enrol", values.data);
     const file = positionals[0] as string;
     const out = values.out ?? `${file}.answer`;
     const request = readRequest(file);
@@ -38,11 +38,11 @@ sure that neither file was exchanged on its way. The same request may be enrolle
         process.stdout.write(`${JSON.stringify({ device, node: keys.did, isNew, answer: resolve(out) })}\n`);
         return exit.ok;
       }
-      const meters = result.meters.map(({ index, name, profile }) => `              ${index}: ${name} (${profile})\n`);
+      const meters = result.meters.map(({ index, name, profile }) => `${index}: ${name} (${profile})`);
       process.stdout.write(
         `${result.isNew ? "Enrolled" : "Enrolled before, and renewed"}: ${file}\n` +
           `  device      ${result.did}\n` +
-          `  meters      ${result.meters.length === 0 ? "none named\n" : `\n${meters.join("")}`}` +
+          `  meters      ${meters.join("\n              ") || "none named"}\n` +
           `  this node   ${keys.did}\n` +
           `  answer      ${out}\n\n` +
           `Next: compare the device's name with what \`ecp enrol\` printed on the device; carry the answer there;\n` +

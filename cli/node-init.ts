@@ -3,11 +3,12 @@ import { mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { createNodeKeys } from "../fullnode/node-keys.ts";
 import { createSqliteStore } from "../fullnode/store-sqlite.ts";
-import { dataOption, exit, type NodeCommand, parseCommand, requireData, usageError } from "./node-command.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
 
 const nameLengthMax = 64;
 
-export const nodeInit: NodeCommand = {
+export const nodeInit: Command = {
   summary: "make the data folder of a new full node: keys and an empty store",
   usage: `Usage: ecp-node init --data DIR [--name NAME] [--json]
 
@@ -16,15 +17,15 @@ overwritten. NAME is what devices' owners see in the enrolment answer; the host'
 
   async run(args) {
     const { values } = parseCommand(
-      "init",
+      "ecp-node init",
       args,
       { ...dataOption, name: { type: "string" }, json: { type: "boolean" } },
       [],
     );
-    const data = requireData("init", values.data);
+    const data = requireData("ecp-node init", values.data);
     const name = values.name ?? hostname().slice(0, nameLengthMax);
     if (name === "" || name.length > nameLengthMax)
-      throw usageError("init", `--name of ${name.length} characters, 1 to ${nameLengthMax} are possible`);
+      throw usageError("ecp-node init", `--name of ${name.length} characters, 1 to ${nameLengthMax} are possible`);
     mkdirSync(data, { recursive: true, mode: 0o700 });
     const keys = createNodeKeys(data, Math.floor(Date.now() / 1000));
     createSqliteStore(data, name).close();

@@ -7,15 +7,8 @@ import { didKeyOf } from "../protocol/public-key.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
 import { clockStateLetters, clockStates, statusLetters, statusSentences } from "../protocol/reading-status.ts";
 import { decodeRecordPayload } from "../protocol/record.ts";
-import {
-  CommandError,
-  dataOption,
-  exit,
-  type NodeCommand,
-  parseCommand,
-  requireData,
-  usageError,
-} from "./node-command.ts";
+import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
 import { formatTable, localTime } from "./table.ts";
 
 const lastMax = 10_000;
@@ -34,7 +27,7 @@ interface Reading {
   readonly values: readonly (readonly [code: number, value: number])[];
 }
 
-export const nodeReadings: NodeCommand = {
+export const nodeReadings: Command = {
   summary: "show the last values of a device",
   usage: `Usage: ecp-node readings DEVICE --data DIR [--last N] [--json]
 
@@ -44,11 +37,11 @@ Without --last: the newest reading of each meter. With --last N: the N newest re
 
   async run(args) {
     const options = { ...dataOption, last: { type: "string" }, json: { type: "boolean" } } as const;
-    const { values, positionals } = parseCommand("readings", args, options, ["DEVICE"]);
-    const data = requireData("readings", values.data);
+    const { values, positionals } = parseCommand("ecp-node readings", args, options, ["DEVICE"]);
+    const data = requireData("ecp-node readings", values.data);
     const last = values.last === undefined ? undefined : Number(values.last);
     if (last !== undefined && !(Number.isInteger(last) && last >= 1 && last <= lastMax))
-      throw usageError("readings", `--last ${values.last}, which is not a number from 1 to ${lastMax}`);
+      throw usageError("ecp-node readings", `--last ${values.last}, which is not a number from 1 to ${lastMax}`);
     const store = openSqliteStore(data);
     try {
       const device = findDevice(store.devices(), positionals[0] as string, data);

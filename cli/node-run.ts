@@ -2,26 +2,18 @@
 import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
 import type { BrokerAddress } from "../fullnode/mqtt-intake.ts";
-import { systemCode } from "../fullnode/node-error.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-path.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
-import {
-  CommandError,
-  dataOption,
-  exit,
-  type NodeCommand,
-  parseCommand,
-  requireData,
-  usageError,
-} from "./node-command.ts";
+import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
 import { localTime } from "./table.ts";
 
 const summaryIntervalMs = 60_000;
 const defaultListen = "127.0.0.1:1883";
 const defaultMqttPort = 1883;
 
-export const nodeRun: NodeCommand = {
+export const nodeRun: Command = {
   summary: "run the full node in the foreground",
   usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F]]
                     [--json] [--exit-with-parent]
@@ -37,7 +29,7 @@ The log goes to stderr, one JSON object a line.`,
 
   async run(args) {
     const { values } = parseCommand(
-      "run",
+      "ecp-node run",
       args,
       {
         ...dataOption,
@@ -50,11 +42,11 @@ The log goes to stderr, one JSON object a line.`,
       },
       [],
     );
-    const data = requireData("run", values.data);
+    const data = requireData("ecp-node run", values.data);
     if (values.broker === undefined && (values.username ?? values["password-file"]) !== undefined)
-      throw usageError("run", "--username and --password-file are for --broker");
+      throw usageError("ecp-node run", "--username and --password-file are for --broker");
     if (values.broker !== undefined && values.listen !== undefined)
-      throw usageError("run", "--listen and --broker together: the node has one broker");
+      throw usageError("ecp-node run", "--listen and --broker together: the node has one broker");
     const broker: FullNodeOptions["broker"] =
       values.broker === undefined
         ? { listen: parseListen(values.listen ?? defaultListen) }
@@ -81,8 +73,9 @@ async function serve(
   const sayConnection = (connected: boolean) => say({ event: connected ? "connected" : "disconnected" });
 
   // The signals are taken before anything is started: a start that is interrupted must let go of everything too.
-  process.on("SIGTERM", end);
-  process.on("SIGINT", end);
+  // The second one ends at once.
+  process.once("SIGTERM", end);
+  process.once("SIGINT", end);
   // A reader that has gone away must not end the node while it holds a batch.
   process.stdout.on("error", end);
   if (exitWithParent) {
@@ -173,7 +166,7 @@ function sayPlainly(): (event: RunEvent) => void {
 function parseListen(text: string): { host: string; port: number } {
   const match = /^(?:(?<host>\[[0-9a-fA-F:]+\]|[^:[\]]*):)?(?<port>[0-9]{1,5})$/.exec(text);
   const port = Number(match?.groups?.port ?? Number.NaN);
-  if (!(port <= 65_535)) throw usageError("run", `--listen ${text}, which is not HOST:PORT`);
+  if (!(port <= 65_535)) throw usageError("ecp-node run", `--listen ${text}, which is not HOST:PORT`);
   const host = match?.groups?.host ?? "";
   return { host: host.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
 }
@@ -181,10 +174,10 @@ function parseListen(text: string): { host: string; port: number } {
 function parseBroker(text: string, username: string | undefined, passwordFile: string | undefined): BrokerAddress {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== "mqtt:" || url.hostname === "" || !/^\/?$/.test(url.pathname))
-    throw usageError("run", `--broker ${text}, which is not mqtt://HOST:PORT`);
+    throw usageError("ecp-node run", `--broker ${text}, which is not mqtt://HOST:PORT`);
   if (url.username !== "" || url.password !== "")
     throw usageError(
-      "run",
+      "ecp-node run",
       "a password on the command line, where others can see it: use --username and --password-file",
     );
   return {

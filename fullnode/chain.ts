@@ -134,14 +134,18 @@ export class Chain {
     return this.#settledThrough < through;
   }
 
-  /** Writes the spans and the position, after the records of a batch. */
-  async save(tx: StoreTransaction, nowMs: number): Promise<void> {
-    const kept = new Map(this.#spans.map((span) => [span.first, span.last]));
+  /** Writes where the chain stands, after the records of a batch, with the receipt for them. */
+  async save(tx: StoreTransaction, nowMs: number, receipt?: Uint8Array): Promise<void> {
     const was = new Map(this.#saved.map((span) => [span.first, span.last]));
-    const removed = this.#saved.filter((span) => !kept.has(span.first)).map((span) => span.first);
-    const changed = this.#spans.filter((span) => was.get(span.first) !== span.last);
-    await tx.saveSpans(this.device, this.epoch, removed, changed);
-    await tx.saveEpoch(this.device, this.epoch, this.#settledThrough, nowMs);
+    const kept = new Set(this.#spans.map((span) => span.first));
+    await tx.saveEpoch(this.device, this.epoch, {
+      settledThrough: this.#settledThrough,
+      whole: this.#spans[0]?.first === 1 ? this.#spans[0] : undefined,
+      removedFirsts: this.#saved.filter(({ first }) => first !== 1 && !kept.has(first)).map(({ first }) => first),
+      changedSpans: this.#spans.filter(({ first, last }) => first !== 1 && was.get(first) !== last),
+      receipt,
+      nowMs,
+    });
     this.#saved = this.#spans;
   }
 

@@ -68,14 +68,18 @@ export async function startEmbeddedBroker(host: string, port: number, log: Log):
     aedes.handle(socket);
   });
   server.maxConnections = connectionsMax;
-  const address = await listen(server, host, port);
+  const closeAedes = () => new Promise<void>((resolve) => aedes.close(() => resolve()));
+  const address = await listen(server, host, port).catch(async (error) => {
+    await closeAedes(); // its timers would keep the process alive
+    throw error;
+  });
   return {
     host,
     port: address.port,
     credentials: { username: nodeUsername, password },
     close: async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      await new Promise<void>((resolve) => aedes.close(() => resolve()));
+      await closeAedes();
       await closed;
     },
   };

@@ -53,7 +53,12 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     const address: BrokerAddress =
       "use" in options.broker
         ? options.broker.use
-        : { host: reachable(options.broker.listen.host), port: embedded?.port ?? 0, ...embedded?.credentials };
+        : {
+            host: reachable(options.broker.listen.host),
+            port: embedded?.port ?? 0,
+            protocolVersion: 4,
+            ...embedded?.credentials,
+          };
 
     const path = new RecordPath({
       store,

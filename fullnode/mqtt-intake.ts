@@ -22,6 +22,8 @@ export interface BrokerAddress {
   readonly port: number;
   readonly username?: string;
   readonly password?: string;
+  /** Where it is known that the broker speaks 3.1.1 only. */
+  readonly protocolVersion?: 4;
 }
 
 export interface IntakeParts {
@@ -45,10 +47,11 @@ export class MqttIntake {
   #inFlight = 0;
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
-  #protocolVersion: 4 | 5 = 5;
+  #protocolVersion: 4 | 5;
 
   constructor(parts: IntakeParts) {
     this.#parts = parts;
+    this.#protocolVersion = parts.broker.protocolVersion ?? 5;
     this.#backOff = parts.backOff ?? new BackOff({ firstMs: 500, longestMs: 30_000 });
     this.#connect();
   }
@@ -127,8 +130,11 @@ export class MqttIntake {
       if (this.#subscribed) this.#parts.onConnected?.(false);
       this.#subscribed = false;
       if (this.#closed) return;
-      // A broker that only knows 3.1.1 refuses, or just hangs up: the next try speaks 3.1.1, the one after it 5 again.
-      if (!connected && !isUnreachable(problem)) this.#protocolVersion = this.#protocolVersion === 5 ? 4 : 5;
+      if (!connected && !isUnreachable(problem) && broker.protocolVersion === undefined) {
+        // A broker that only knows 3.1.1 says so, or just hangs up: the next try speaks 3.1.1, the one after it 5 again.
+        this.#protocolVersion = this.#protocolVersion === 5 ? 4 : 5;
+        if (this.#protocolVersion === 4 && /protocol version/i.test(problem)) return this.#connect();
+      }
       const delayMs = this.#backOff.next();
       log.warn("no connection to the broker; trying again", {
         where,

@@ -14,7 +14,7 @@ import type { Log } from "../platform/log.ts";
 import { type CoseSign1, contentTypes, decodeCose, encodeCose, toBeSigned } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
-import { didKeyOf, vetPublicKey } from "../protocol/public-key.ts";
+import { vetPublicKey } from "../protocol/public-key.ts";
 import { decodeRecordPayload, recordBytesMax } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type Arrival, Chain, settledPerBatchMax, voidOf } from "./chain.ts";
@@ -109,7 +109,7 @@ export class RecordPath {
   constructor(parts: RecordPathParts) {
     this.#parts = parts;
     this.#refusals = new RefusalTally(parts.clock, (sample) => {
-      parts.log.warn("refused", { ...sample, sentence: verdictSentences[sample.reason] });
+      parts.log.warn("refused", { detail: verdictSentences[sample.reason], ...sample });
       parts.report({ event: "refused", ...sample });
     });
   }
@@ -312,18 +312,17 @@ export class RecordPath {
       else if (placement !== "stored") refused.push({ reason: placement, message });
       else {
         const { epoch, sequence } = content;
-        events.push({ event: "stored", device: didKeyOf(device.publicKey), epoch, sequence, state: "held", chain });
+        events.push({ event: "stored", device: device.did, epoch, sequence, state: "held", chain });
       }
     }
-    await this.#settle(tx, [...touched.keys()], nowMs);
+    await this.#settle(tx, touched, nowMs);
     const receipts: OutgoingReceipt[] = [];
     for (const [chain, { device, sequences, changed }] of touched) {
-      if (changed) await chain.save(tx, nowMs);
       let bytes = changed ? undefined : await receiptAgain(tx, chain, sequences);
       if (bytes === undefined) {
         const receipt = await buildReceipt(tx, chain, device.kid, sequences, Math.floor(nowMs / 1000));
         bytes = sealReceipt(receipt, this.#parts.keys);
-        await tx.saveReceipt(device.id, chain.epoch, bytes, nowMs);
+        await chain.save(tx, nowMs, bytes);
       }
       receipts.push({ device: device.name, epoch: chain.epoch, bytes });
     }
@@ -331,13 +330,13 @@ export class RecordPath {
   }
 
   /** Settles what a batch has closed, and a part of what earlier ones left. */
-  async #settle(tx: StoreTransaction, chains: readonly Chain[], nowMs: number): Promise<void> {
-    for (const chain of new Set([...chains, ...this.#unsettled])) {
+  async #settle(tx: StoreTransaction, touched: ReadonlyMap<Chain, unknown>, nowMs: number): Promise<void> {
+    for (const chain of new Set([...touched.keys(), ...this.#unsettled])) {
       const before = chain.settledThrough;
       const more = await chain.settle(tx, settledPerBatchMax);
       if (more) this.#unsettled.add(chain);
       else this.#unsettled.delete(chain);
-      if (chain.settledThrough !== before) await chain.save(tx, nowMs);
+      if (chain.settledThrough !== before && !touched.has(chain)) await chain.save(tx, nowMs);
     }
   }
 

@@ -7,6 +7,7 @@ import type { Store, StoredDevice } from "./store.ts";
 
 export interface KnownDevice extends StoredDevice {
   readonly key: KeyObject;
+  readonly did: string;
 }
 
 export interface EnrolmentResult {
@@ -80,7 +81,8 @@ export class Registry {
     const stored = await this.#store.device(name);
     if (stored === undefined) return undefined;
     if (this.#devices.size >= cachedDevicesMax) this.#devices.clear();
-    const known = { ...stored, key: ed25519PublicKey(stored.publicKey) };
+    const { publicKey } = stored;
+    const known = { ...stored, key: ed25519PublicKey(publicKey), did: didKeyOf(publicKey) };
     this.#devices.set(name, known);
     return known;
   }

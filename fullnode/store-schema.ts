@@ -21,15 +21,18 @@ export const migrations: readonly string[] = [
     device INTEGER NOT NULL REFERENCES devices (id),
     epoch INTEGER NOT NULL,
     held INTEGER NOT NULL,
+    -- The span from sequence 1 on; 0: there is none.
     through INTEGER NOT NULL DEFAULT 0,
     through_digest BLOB,
     settled_through INTEGER NOT NULL DEFAULT 0,
     first_ms INTEGER NOT NULL,
     last_ms INTEGER NOT NULL,
+    -- The last one given, written before it was sent.
+    receipt BLOB,
     PRIMARY KEY (device, epoch)
   ) STRICT, WITHOUT ROWID;
 
-  -- Sequences without a gap; derived from records and voids, and kept in the same transaction.
+  -- Sequences without a gap, but not from 1 on; derived from records and voids, and kept in the same transaction.
   CREATE TABLE spans (
     device INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
@@ -97,14 +100,6 @@ export const migrations: readonly string[] = [
     received_ms INTEGER NOT NULL,
     bytes BLOB NOT NULL,
     PRIMARY KEY (name, digest)
-  ) STRICT, WITHOUT ROWID;
-
-  CREATE TABLE receipts (
-    device INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    made_ms INTEGER NOT NULL,
-    bytes BLOB NOT NULL,
-    PRIMARY KEY (device, epoch)
   ) STRICT, WITHOUT ROWID;
 
   CREATE TABLE ledger_queue (

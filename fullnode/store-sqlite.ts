@@ -4,10 +4,11 @@
  */
 import { chmodSync, closeSync, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
-import { DatabaseSync, type SQLOutputValue, type StatementSync } from "node:sqlite";
+import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from "node:sqlite";
 import { pathToFileURL } from "node:url";
 import { NodeError } from "./node-error.ts";
 import type {
+  ChangedEpoch,
   CountedRow,
   DeviceSummary,
   Enrolment,
@@ -273,9 +274,14 @@ export class SqliteStore implements Store {
   }
 
   #epoch(device: number, epoch: number): StoredEpoch | undefined {
-    const row = this.#get("SELECT held, settled_through FROM epochs WHERE device = ? AND epoch = ?", device, epoch);
+    const row = this.#get(
+      "SELECT held, settled_through, through, through_digest FROM epochs WHERE device = ? AND epoch = ?",
+      device,
+      epoch,
+    );
     if (row === undefined) return undefined;
-    const spans = this.#all(
+    const whole = { first: 1, last: row.through as number, digest: row.through_digest as Uint8Array };
+    const others = this.#all(
       "SELECT first, last, digest FROM spans WHERE device = ? AND epoch = ? ORDER BY first",
       device,
       epoch,
@@ -285,7 +291,7 @@ export class SqliteStore implements Store {
       epoch,
       held: row.held === 1,
       settledThrough: row.settled_through as number,
-      spans,
+      spans: whole.last > 0 ? [whole, ...others] : others,
       evidence: evidence?.n as number,
     };
   }
@@ -314,23 +320,7 @@ export class SqliteStore implements Store {
           nowMs,
           nowMs,
         ),
-      saveEpoch: (device, epoch, settledThrough, nowMs) =>
-        this.#run(
-          `UPDATE epochs SET settled_through = ?3, last_ms = max(last_ms, ?4),
-             through = coalesce((SELECT last FROM spans WHERE device = ?1 AND epoch = ?2 AND first = 1), 0),
-             through_digest = (SELECT digest FROM spans WHERE device = ?1 AND epoch = ?2 AND first = 1)
-           WHERE device = ?1 AND epoch = ?2`,
-          device,
-          epoch,
-          settledThrough,
-          nowMs,
-        ),
-      saveSpans: (device, epoch, removedFirsts, changed) => {
-        for (const first of removedFirsts)
-          this.#run("DELETE FROM spans WHERE device = ? AND epoch = ? AND first = ?", device, epoch, first);
-        for (const { first, last, digest } of changed)
-          this.#run("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?)", device, epoch, first, last, digest);
-      },
+      saveEpoch: (device, epoch, state) => this.#saveEpoch(device, epoch, state),
       seat: (device, epoch, sequence) => this.#seat(device, epoch, sequence),
       addSeat: (device, epoch, seat, voided) => this.#addSeat(device, epoch, seat, voided),
       unseat: (device, epoch, sequence, reason) => this.#unseat(device, epoch, sequence, reason),
@@ -395,12 +385,10 @@ export class SqliteStore implements Store {
           bytes,
         ),
       evidenceCount: (device) => this.#count("SELECT count(*) AS n FROM evidence WHERE device = ?", device),
-      lastReceipt: (device, epoch) =>
-        this.#get("SELECT bytes FROM receipts WHERE device = ? AND epoch = ?", device, epoch)?.bytes as
-          | Uint8Array
-          | undefined,
-      saveReceipt: (device, epoch, receipt, nowMs) =>
-        this.#run("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", device, epoch, nowMs, receipt),
+      lastReceipt: (device, epoch) => {
+        const row = this.#get("SELECT receipt FROM epochs WHERE device = ? AND epoch = ?", device, epoch);
+        return row?.receipt instanceof Uint8Array ? row.receipt : undefined;
+      },
       addQuarantined: ({ name, digest, epoch, sequence, receivedMs, bytes }) =>
         this.#run(
           "INSERT OR IGNORE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
@@ -414,6 +402,25 @@ export class SqliteStore implements Store {
       removeQuarantined: (name, digest) =>
         this.#run("DELETE FROM quarantine WHERE name = ? AND digest = ?", name, digest),
     };
+  }
+
+  #saveEpoch(device: number, epoch: number, state: ChangedEpoch): void {
+    const { settledThrough, whole, removedFirsts, changedSpans, receipt, nowMs } = state;
+    this.#run(
+      `UPDATE epochs SET settled_through = ?, through = ?, through_digest = ?, last_ms = max(last_ms, ?),
+         receipt = coalesce(?, receipt) WHERE device = ? AND epoch = ?`,
+      settledThrough,
+      whole?.last ?? 0,
+      whole?.digest ?? null,
+      nowMs,
+      receipt ?? null,
+      device,
+      epoch,
+    );
+    for (const first of removedFirsts)
+      this.#run("DELETE FROM spans WHERE device = ? AND epoch = ? AND first = ?", device, epoch, first);
+    for (const { first, last, digest } of changedSpans)
+      this.#run("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?)", device, epoch, first, last, digest);
   }
 
   #addSeat(device: number, epoch: number, seat: NewSeat, voided: SequenceRange | undefined): void {
@@ -481,15 +488,15 @@ export class SqliteStore implements Store {
     return statement;
   }
 
-  #get(sql: string, ...parameters: (number | string | Uint8Array)[]): SqlRow | undefined {
+  #get(sql: string, ...parameters: SQLInputValue[]): SqlRow | undefined {
     return this.#statement(sql).get(...parameters);
   }
 
-  #all(sql: string, ...parameters: (number | string | Uint8Array)[]): SqlRow[] {
+  #all(sql: string, ...parameters: SQLInputValue[]): SqlRow[] {
     return this.#statement(sql).all(...parameters);
   }
 
-  #run(sql: string, ...parameters: (number | string | Uint8Array)[]): void {
+  #run(sql: string, ...parameters: SQLInputValue[]): void {
     this.#statement(sql).run(...parameters);
   }
 }

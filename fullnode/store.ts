@@ -45,6 +45,17 @@ export interface StoredEpoch {
   readonly evidence: number;
 }
 
+export interface ChangedEpoch {
+  readonly settledThrough: number;
+  /** The span from sequence 1 on. */
+  readonly whole: Span | undefined;
+  readonly removedFirsts: readonly number[];
+  readonly changedSpans: readonly Span[];
+  /** Undefined: the last one stays. */
+  readonly receipt: Uint8Array | undefined;
+  readonly nowMs: number;
+}
+
 /** A record in its place of the chain. */
 export interface Seat {
   readonly sequence: number;
@@ -103,8 +114,8 @@ export interface StoreTransaction {
   epoch(device: number, epoch: number): Awaitable<StoredEpoch | undefined>;
   epochCount(device: number): Awaitable<number>;
   addEpoch(device: number, epoch: number, held: boolean, nowMs: number): Awaitable<void>;
-  saveEpoch(device: number, epoch: number, settledThrough: number, nowMs: number): Awaitable<void>;
-  saveSpans(device: number, epoch: number, removedFirsts: readonly number[], changed: readonly Span[]): Awaitable<void>;
+  /** Writes where a chain stands, its last receipt, and the spans that changed. */
+  saveEpoch(device: number, epoch: number, state: ChangedEpoch): Awaitable<void>;
 
   seat(device: number, epoch: number, sequence: number): Awaitable<Seat | undefined>;
   /** Adds a record and queues its digest for the ledger. */
@@ -139,7 +150,6 @@ export interface StoreTransaction {
   evidenceCount(device: number): Awaitable<number>;
 
   lastReceipt(device: number, epoch: number): Awaitable<Uint8Array | undefined>;
-  saveReceipt(device: number, epoch: number, receipt: Uint8Array, nowMs: number): Awaitable<void>;
 
   addQuarantined(record: QuarantinedRecord & { epoch: number; sequence: number; receivedMs: number }): Awaitable<void>;
   removeQuarantined(name: string, digest: Uint8Array): Awaitable<void>;

@@ -62,6 +62,13 @@ export class NodeFixture {
     this.path = this.#makePath();
   }
 
+  /** Puts another store before the real one, for what follows. */
+  async useStore(wrap: (store: Store) => Store): Promise<void> {
+    await this.path.stop();
+    this.store = wrap(this.store);
+    this.path = this.#makePath();
+  }
+
   async enrolled(epoch?: number): Promise<DeviceFixture> {
     const device = new DeviceFixture(epoch);
     await enrolDevice(this.store, this.keys, device.request(), Date.now());

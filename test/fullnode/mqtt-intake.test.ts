@@ -1,0 +1,113 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import mqtt from "mqtt";
+import { startEmbeddedBroker } from "../../fullnode/embedded-broker.ts";
+import { MqttIntake } from "../../fullnode/mqtt-intake.ts";
+import { BackOff } from "../../platform/back-off.ts";
+import { createLog } from "../../platform/log.ts";
+import { topicOf } from "../../protocol/mqtt-topic.ts";
+import { DeviceFixture } from "./device-fixture.ts";
+import { nextMessage } from "./mqtt-client-fixture.ts";
+
+const silent = createLog("test", () => {});
+
+/** An intake that tells when it is connected, and waits only milliseconds between tries. */
+function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>[0]["broker"]) {
+  const lines: string[] = [];
+  const messages: string[] = [];
+  const waiting: { state: boolean; resolve: () => void }[] = [];
+  let state = false;
+  let tried = () => {};
+  const firstTry = new Promise<void>((resolve) => {
+    tried = resolve;
+  });
+  const made = new MqttIntake({
+    broker,
+    clientId: "ecp-node-test",
+    backOff: new BackOff({ firstMs: 10, longestMs: 40 }),
+    log: createLog("test", (line) => {
+      lines.push(line);
+      if (line.includes("trying again")) tried();
+    }),
+    onMessage: (_topic, payload) => messages.push(`${payload}`),
+    onConnected: (connected) => {
+      state = connected;
+      for (const { resolve } of waiting.filter((one) => one.state === connected)) resolve();
+    },
+  });
+  t.after(() => made.close());
+  return {
+    made,
+    lines,
+    messages,
+    firstTry,
+    connected: (wanted: boolean) =>
+      state === wanted ? Promise.resolve() : new Promise<void>((resolve) => waiting.push({ state: wanted, resolve })),
+  };
+}
+
+test("a broker that is down at the start, comes, goes and comes again: the intake is there each time", async (t) => {
+  const first = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  const { port } = first;
+  await first.close();
+
+  // 3.1.1 is found out by itself; this broker knows the node by no secret, so its own rules would refuse it: be the node.
+  const credentials: { username?: string; password?: string } = {};
+  const address = {
+    host: "127.0.0.1",
+    port,
+    get username() {
+      return credentials.username ?? "ecp-node";
+    },
+    get password() {
+      return credentials.password ?? "";
+    },
+  };
+  const { made, lines, messages, firstTry, connected } = intake(t, address);
+  await firstTry;
+  assert.match(lines.join("\n"), /ECONNREFUSED/);
+  assert.match(lines.join("\n"), /check that the broker runs and listens/);
+
+  const device = new DeviceFixture();
+  for (const round of [1, 2]) {
+    const broker = await startEmbeddedBroker("127.0.0.1", port, silent);
+    Object.assign(credentials, broker.credentials);
+    await connected(true);
+    const hub = await mqtt.connectAsync({ host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 });
+    await hub.subscribeAsync(topicOf(device.name, "receipt"), { qos: 1 });
+    const answered = nextMessage(hub);
+    await hub.publishAsync(topicOf(device.name, "record"), `record ${round}`, { qos: 1 });
+    made.publish([{ device: device.name, epoch: 1, bytes: Buffer.from(`receipt ${round}`) }]);
+    assert.equal(await answered, `receipt ${round}`);
+    assert.equal(messages.at(-1), `record ${round}`);
+    await hub.endAsync();
+    await broker.close();
+    await connected(false);
+  }
+
+  // While the broker is away the newest receipt of each chain waits for it.
+  made.publish([{ device: device.name, epoch: 1, bytes: Buffer.from("older") }]);
+  made.publish([{ device: device.name, epoch: 1, bytes: Buffer.from("newest") }]);
+  const broker = await startEmbeddedBroker("127.0.0.1", port, silent);
+  t.after(() => broker.close());
+  const hub = await mqtt.connectAsync({ host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 });
+  t.after(() => hub.end(true));
+  await hub.subscribeAsync(topicOf(device.name, "receipt"), { qos: 1 });
+  const waited = nextMessage(hub);
+  Object.assign(credentials, broker.credentials);
+  assert.equal(await waited, "newest");
+});
+
+test("a wrong password is said as such, and tried again", async (t) => {
+  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  t.after(() => broker.close());
+  const { lines, firstTry } = intake(t, {
+    host: "127.0.0.1",
+    port: broker.port,
+    username: "ecp-node",
+    password: "wrong",
+    protocolVersion: 4,
+  });
+  await firstTry;
+  assert.match(lines.join("\n"), /--password-file/);
+});
