@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 /** ecp-node: the full node's program. Each command is a file of its own. */
-import packageJson from "../package.json" with { type: "json" };
+import { version } from "../platform/version.ts";
 import { type Program, runProgram } from "./command.ts";
 import { explainNodeError, nodeExitHelp } from "./node-command.ts";
 
 const program: Program = {
   name: "ecp-node",
-  version: packageJson.version,
+  version,
   intro: "takes signed meter records from MQTT, verifies and stores them, and answers with signed receipts",
   commands: {
     init: async () => (await import("./node-init.ts")).nodeInit,

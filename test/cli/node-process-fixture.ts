@@ -28,6 +28,8 @@ export interface RunningNode {
   readonly events: readonly Record<string, unknown>[];
   /** Waits for an event of this name, one that came before included. */
   event(name: string): Promise<Record<string, unknown>>;
+  /** Waits until so many events of this name have come. */
+  eventCount(name: string, count: number): Promise<void>;
   /** Status, or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals | null>;
   readonly stderr: () => string;
@@ -62,8 +64,12 @@ export async function startNode(t: TestContext, data: string, ...args: readonly 
     });
     return Promise.race([coming, never]);
   };
+  const eventCount = async (name: string, count: number) => {
+    while (events.filter((one) => one.event === name).length < count)
+      await new Promise<unknown>((resolve) => waiting.push({ name, resolve }));
+  };
   const started = await event("started");
   await event("connected");
   const port = Number(new URL(`${started.broker}`).port);
-  return { child, port, events, event, ended, stderr: () => stderr };
+  return { child, port, events, event, eventCount, ended, stderr: () => stderr };
 }
