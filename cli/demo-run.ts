@@ -1,12 +1,10 @@
 /** The demo: simulated meter → agent → wallet → MQTT → full node → receipt, each a process of its own, watched. */
-import { rmSync } from "node:fs";
-import { join } from "node:path";
 import type { AgentEvent } from "../agent/event.ts";
 import { WalletClient } from "../agent/wallet-client.ts";
 import { Part } from "../platform/supervisor.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
-import { type DemoWorld, setUpDemo } from "./demo-set-up.ts";
-import { DemoTally } from "./demo-tally.ts";
+import { cleanUpDemo, type DemoWorld, setUpDemo } from "./demo-set-up.ts";
+import { type DemoSummary, DemoTally } from "./demo-tally.ts";
 import { DemoView, type PartView } from "./demo-view.ts";
 import { programCommand } from "./program-path.ts";
 
@@ -48,11 +46,21 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
     if (!Number.isInteger(intervalS) || 86_400 % intervalS !== 0)
       throw usageError("ecp-demo", `--interval ${values.interval}: whole seconds that divide a day were expected`);
     const restartAfterMs = seconds("restart-after", values["restart-after"], 0, 3_600) * 1_000;
-    const demo = new Demo(await setUpDemo(values.data, intervalS), restartAfterMs, values.json);
+    const interrupted = new AbortController();
+    process.once("SIGINT", () => interrupted.abort());
+    process.once("SIGTERM", () => interrupted.abort());
+    let world: DemoWorld;
     try {
-      return await demo.run(forS);
+      world = await setUpDemo(values.data, intervalS, interrupted.signal);
+    } catch (error) {
+      if (!interrupted.signal.aborted) throw error;
+      return conclude(new DemoTally().summary(), values.json);
+    }
+    try {
+      const summary = await new Demo(world, restartAfterMs, values.json).run(forS, interrupted.signal);
+      return conclude(summary, values.json);
     } finally {
-      demo.cleanUp(values.data === undefined);
+      cleanUpDemo(world);
     }
   },
 };
@@ -61,6 +69,13 @@ function seconds(flag: string, text: string, min: number, max: number): number {
   const number = Number(text);
   if (/^\d+(\.\d+)?$/.test(text) && number >= min && number <= max) return number;
   throw usageError("ecp-demo", `--${flag} ${text}: seconds from ${min} to ${max} were expected`);
+}
+
+/** The last word, and the exit status. */
+function conclude(summary: DemoSummary, json: boolean): number {
+  if (json) process.stdout.write(`${JSON.stringify({ summary })}\n`);
+  else process.stdout.write(DemoView.ending(summary));
+  return summary.readings > 0 && summary.missing === 0 ? exit.ok : exit.failed;
 }
 
 class Demo {
@@ -83,10 +98,10 @@ class Demo {
     this.#view = new DemoView(this.#tally, () => this.#parts.map(({ view }) => view));
   }
 
-  async run(forS: number | undefined): Promise<number> {
+  async run(forS: number | undefined, signal: AbortSignal): Promise<DemoSummary> {
     const interrupted = new Promise<void>((resolve) => {
-      process.once("SIGINT", resolve);
-      process.once("SIGTERM", resolve);
+      if (signal.aborted) resolve();
+      signal.addEventListener("abort", () => resolve());
     });
     process.stdout.on("error", () => process.exit(exit.failed)); // whoever watched has gone
     await this.#startParts();
@@ -100,10 +115,7 @@ class Demo {
     if (!this.#json) this.#view.stop();
     for (const { part } of [...this.#parts].reverse()) await part.stop();
     this.#wallet.close();
-    const summary = this.#tally.summary();
-    if (this.#json) process.stdout.write(`${JSON.stringify({ summary })}\n`);
-    else process.stdout.write(DemoView.ending(summary));
-    return summary.readings > 0 && summary.missing === 0 ? exit.ok : exit.failed;
+    return this.#tally.summary();
   }
 
   async #startParts(): Promise<void> {
@@ -196,11 +208,5 @@ class Demo {
       }
       await new Promise((resolve) => setTimeout(resolve, askWalletMs));
     }
-  }
-
-  cleanUp(dataToo: boolean): void {
-    rmSync(this.#world.sockets, { recursive: true, force: true });
-    if (dataToo) rmSync(this.#world.data, { recursive: true, force: true });
-    else rmSync(join(this.#world.data, "meter.tty"), { force: true });
   }
 }

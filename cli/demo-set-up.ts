@@ -1,7 +1,7 @@
 /** A whole small world in one folder: a hub's wallet and configuration, a full node, and each knowing the other's key. */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -14,6 +14,8 @@ const journalSegments = 16;
 
 export interface DemoWorld {
   readonly data: string;
+  /** Whether `data` is a folder for temporary files, which goes at the end. */
+  readonly temporary: boolean;
   /** Sockets lie in a folder with a short path of its own: a Unix socket's path has 107 bytes at most. */
   readonly sockets: string;
   readonly config: string;
@@ -25,13 +27,14 @@ export interface DemoWorld {
   readonly brokerPort: number;
 }
 
-/** Makes the world, or completes one that a run before left in `data`. */
-export async function setUpDemo(data: string | undefined, intervalS: number): Promise<DemoWorld> {
+/** Makes the world, or completes one that a run before left in `data`. Where that fails or `signal` aborts it is cleaned up. */
+export async function setUpDemo(data: string | undefined, intervalS: number, signal: AbortSignal): Promise<DemoWorld> {
   if (data !== undefined) mkdirSync(data, { recursive: true });
   const folder = data === undefined ? mkdtempSync(join(tmpdir(), "ecp-demo-")) : resolve(data);
   const sockets = mkdtempSync(join(tmpdir(), "ecp-"));
   const world: DemoWorld = {
     data: folder,
+    temporary: data === undefined,
     sockets,
     config: join(folder, "hub.yaml"),
     walletFolder: join(folder, "wallet"),
@@ -41,29 +44,56 @@ export async function setUpDemo(data: string | undefined, intervalS: number): Pr
     meterLink: join(folder, "meter.tty"),
     brokerPort: await freePort(),
   };
-  writeFileSync(world.config, hubText(world, intervalS));
-  if (!existsSync(world.passphraseFile))
-    writeFileDurably(world.passphraseFile, `${randomBytes(24).toString("base64url")}\n`, 0o600);
-  const { walletFolder, nodeFolder, passphraseFile, config } = world;
-  const secret = ["--passphrase-file", passphraseFile];
-  if (!existsSync(join(walletFolder, "device.key")))
-    await run("ecp-wallet", ["init", "--data", walletFolder, ...secret, "--segments", `${journalSegments}`]);
-  await run("ecp", ["config", "apply", "--config", config]);
-  if (!existsSync(join(nodeFolder, "node.key"))) {
-    await run("ecp-node", ["init", "--data", nodeFolder, "--name", "demo"]);
-    const request = join(folder, "request.cose");
-    await run("ecp", ["enrol", "--config", config, "--out", request]);
-    await run("ecp-node", ["enrol", request, "--data", nodeFolder, "--out", `${request}.answer`]);
-    await run("ecp", ["pin", `${request}.answer`, "--config", config, "--yes"]);
+  try {
+    await completeWorld(world, intervalS, signal);
+  } catch (error) {
+    cleanUpDemo(world);
+    throw error;
   }
   return world;
 }
 
-async function run(name: ProgramName, args: readonly string[]): Promise<void> {
+async function completeWorld(world: DemoWorld, intervalS: number, signal: AbortSignal): Promise<void> {
+  const { data, walletFolder, nodeFolder, passphraseFile, config } = world;
+  writeFileSync(config, hubText(world, intervalS));
+  if (!existsSync(passphraseFile))
+    writeFileDurably(passphraseFile, `${randomBytes(24).toString("base64url")}\n`, 0o600);
+  const run = (name: ProgramName, ...args: string[]): Promise<void> => runStep(world, signal, name, args);
+  const secret = ["--passphrase-file", passphraseFile];
+  if (!existsSync(join(walletFolder, "device.key")))
+    await run("ecp-wallet", "init", "--data", walletFolder, ...secret, "--segments", `${journalSegments}`);
+  await run("ecp", "config", "apply", "--config", config);
+  if (!existsSync(join(nodeFolder, "node.key"))) await run("ecp-node", "init", "--data", nodeFolder, "--name", "demo");
+  const request = join(data, "request.cose");
+  const pinned = join(data, "pinned");
+  if (existsSync(pinned)) return;
+  await run("ecp", "enrol", "--config", config, "--out", request);
+  await run("ecp-node", "enrol", request, "--data", nodeFolder, "--out", `${request}.answer`);
+  await run("ecp", "pin", `${request}.answer`, "--config", config, "--yes");
+  writeFileDurably(pinned, "", 0o644); // the last step: a set-up that was cut short before is completed by the next run
+}
+
+/** Takes away what must not stay; what a run goes on from stays. */
+export function cleanUpDemo(world: DemoWorld): void {
+  rmSync(world.sockets, { recursive: true, force: true });
+  if (world.temporary) rmSync(world.data, { recursive: true, force: true });
+  else rmSync(world.meterLink, { force: true });
+}
+
+/** One command to its end, also when `signal` aborts meanwhile: what it has begun to write must not come after the cleaning up. */
+async function runStep(
+  world: DemoWorld,
+  signal: AbortSignal,
+  name: ProgramName,
+  args: readonly string[],
+): Promise<void> {
+  signal.throwIfAborted();
   const { command, arguments: first } = programCommand(name);
+  const env = { ...process.env, TMPDIR: world.sockets };
   try {
-    await promisify(execFile)(command, [...first, ...args]);
+    await promisify(execFile)(command, [...first, ...args], { env });
   } catch (error) {
+    signal.throwIfAborted(); // Ctrl-C at the terminal has ended it too
     const { stderr, code } = error as { stderr?: string; code?: number };
     throw new CommandError(typeof code === "number" ? code : exit.failed, {
       expected: `${name} ${args[0]} to succeed`,

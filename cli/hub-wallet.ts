@@ -75,10 +75,13 @@ async function startedWallet<T>(hub: Hub, use: (wallet: WalletClient) => Promise
   const { command, arguments: first } = programCommand("ecp-wallet");
   const passphrase = hub.configuration.passphraseFile;
   const args = [...first, "run", "--data", hub.configuration.walletFolder, "--socket", socket];
-  if (passphrase) args.push("--passphrase-file", passphrase);
-  const child = spawn(command, args, { stdio: ["inherit", "inherit", "pipe"] });
+  // With us it ends, however we end: a wallet left behind would lock out the next. Where the passphrase is typed, it needs
+  // the terminal instead, whose Ctrl-C reaches it.
+  if (passphrase) args.push("--passphrase-file", passphrase, "--exit-with-parent");
+  const child = spawn(command, args, { stdio: [passphrase ? "pipe" : "inherit", "inherit", "pipe"] });
+  child.stdin?.on("error", () => undefined); // it went first: its exit says all there is to say
   let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
     said = (said + text).slice(-4_096);
   });
   const gone = new AbortController();
