@@ -1,5 +1,6 @@
 /** Where a passphrase comes from: a file of mode 0600, a descriptor, or the terminal. Never the environment or an argument. */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { resolve, sep } from "node:path";
 import { passphraseBytesMax } from "../wallet/keystore.ts";
 
 /** The passphrase cannot be had; the message says what to do. */
@@ -49,7 +50,7 @@ function readPassphraseFile(path: string): Buffer {
   }
   try {
     const { mode } = fstatSync(descriptor);
-    if ((mode & 0o077) !== 0)
+    if ((mode & 0o077) !== 0 && !isCredential(path))
       throw new PassphraseError(
         `${path} has mode ${(mode & 0o777).toString(8).padStart(4, "0")}, so others can read it; do: chmod 600 ${path}`,
       );
@@ -57,6 +58,12 @@ function readPassphraseFile(path: string): Buffer {
   } finally {
     closeSync(descriptor);
   }
+}
+
+/** systemd gives a service its credentials in a folder that only it can enter, and may do so by an ACL, seen as 0440. */
+function isCredential(path: string): boolean {
+  const folder = process.env.CREDENTIALS_DIRECTORY;
+  return folder?.startsWith(sep) === true && resolve(path).startsWith(resolve(folder) + sep);
 }
 
 function readWhole(descriptor: number, name: string): Buffer {
@@ -68,6 +75,13 @@ function readWhole(descriptor: number, name: string): Buffer {
     if (count === 0) return bytes.subarray(0, length);
     if (length > passphraseBytesMax) throw new PassphraseError(`${name} holds more than ${passphraseBytesMax} bytes`);
   }
+}
+
+/** Length of a text of UTF-8 without its last character. */
+function withoutLast(bytes: Buffer, length: number): number {
+  let end = Math.max(0, length - 1);
+  while (end > 0 && ((bytes[end] as number) & 0xc0) === 0x80) end--;
+  return end;
 }
 
 /** Reads a line without echo. */
@@ -94,7 +108,7 @@ function askTerminal(prompt: string): Promise<Buffer> {
           done(byte < 0x0a ? new PassphraseError("interrupted") : undefined);
           return;
         }
-        if (byte === 0x7f) length = Math.max(0, length - 1);
+        if (byte === 0x7f) length = withoutLast(typed, length);
         else if (length < typed.length) typed[length++] = byte;
       }
     };

@@ -1,7 +1,7 @@
 /** Serving: opens key and journal, answers at the socket, ends when a write has failed. */
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { systemClock } from "../platform/clock.ts";
 import { createLog } from "../platform/log.ts";
 import { version } from "../platform/version.ts";
@@ -10,7 +10,7 @@ import { timesyncMark } from "../wallet/clock-state.ts";
 import { Journal } from "../wallet/journal.ts";
 import { deviceKeyOf, unlockSeed } from "../wallet/keystore.ts";
 import { decodePolicy } from "../wallet/policy.ts";
-import { serveWallet } from "../wallet/server.ts";
+import { lockFolder, serveWallet } from "../wallet/server.ts";
 import { Wallet } from "../wallet/wallet.ts";
 
 /** The wallet's files in its own folder. */
@@ -33,7 +33,7 @@ export function walletNodeFlags(paths: {
   socket: string;
   readable: readonly string[];
 }): string[] {
-  const readable = [paths.program, paths.data, timesyncMark, dirname(paths.socket), ...paths.readable];
+  const readable = [paths.program, paths.data, timesyncMark, paths.socket, ...paths.readable];
   return [
     "--permission",
     ...readable.map((path) => `--allow-fs-read=${path}`),
@@ -61,16 +61,18 @@ export interface ServeOptions {
 }
 
 const writeFailedExitCode = 74;
+/** Between two steps of the check of the ring, so that it delays no request by more than one step. */
+const checkEveryMs = 100;
 
 export async function serve(options: ServeOptions): Promise<void> {
   const log = createLog("wallet");
   const files = walletFiles(options.data);
   const fail = (error: unknown): void => {
     // After a failed write nobody knows what is on disk: only a new start, which reads it, may go on.
-    log.error("write failed; ending, a new start recovers", { reason: (error as Error).message });
+    log.error("cannot go on; ending, a new start recovers", { reason: (error as Error).message });
     process.exit(writeFailedExitCode);
   };
-  const lock = await serveWallet(files.lock, 0o600, () => new Uint8Array(0), log, fail);
+  const lock = await lockFolder(files.lock);
   const seed = unlockSeed(options.key, options.passphrase, files.key);
   options.passphrase.fill(0);
   const program = readFileSync(process.argv[1] as string);
@@ -97,6 +99,16 @@ export async function serve(options: ServeOptions): Promise<void> {
       () => process.exit(0),
     );
   };
+  const checking = setInterval(() => {
+    try {
+      const holes = wallet.checkNext();
+      if (holes === undefined) clearInterval(checking);
+      for (const { segment, firstCommit, lastCommit } of holes ?? [])
+        log.error("records of the journal are damaged", { segment, firstCommit, lastCommit });
+    } catch (error) {
+      fail(error);
+    }
+  }, checkEveryMs).unref();
   process.once("SIGTERM", end);
   process.once("SIGINT", end);
   if (options.exitWithParent) process.stdin.resume().once("end", end).once("close", end);

@@ -8,7 +8,7 @@ import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { Journal } from "../wallet/journal.ts";
-import { JournalError, segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
+import { JournalError, JournalWriteError, segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
 import { calibrateCost, deviceKeyOf, lockSeed, newSeed, publicKeyOfFile, WrongPassphrase } from "../wallet/keystore.ts";
 import { emptyPolicy, encodePolicy } from "../wallet/policy.ts";
 import { SocketError } from "../wallet/server.ts";
@@ -197,6 +197,7 @@ function exitCodeOf(error: unknown): number {
   if (error instanceof CommandError) return error.exitCode;
   if (error instanceof PassphraseError || error instanceof WrongPassphrase) return exitCodes.permission;
   if (error instanceof SocketError) return exitCodes.unavailable;
+  if (error instanceof JournalWriteError) return exitCodes.io;
   if (error instanceof JournalError || error instanceof Refusal) return exitCodes.data;
   const { code } = error as NodeJS.ErrnoException;
   if (code === "EACCES" || code === "EPERM" || code === "ERR_ACCESS_DENIED") return exitCodes.permission;

@@ -21,7 +21,8 @@ import { crc32 } from "node:zlib";
 
 export const blockBytes = 4_096;
 export const commitBlocksMax = 8;
-export const commitHashBytes = 32;
+/** The first commit of a segment carries the journal's state besides: a last row for each meter and plan. */
+export const firstCommitBlocksMax = 64;
 
 const magic = 0x4543_504a; // "ECPJ"
 const formatVersion = 1;
@@ -29,7 +30,20 @@ const headerBytes = 32;
 const firstHeaderBytes = 96;
 const crcOffset = 28;
 
-export const commitBodyBytesMax = blockBytes - firstHeaderBytes + (commitBlocksMax - 1) * (blockBytes - headerBytes);
+const zeros = Buffer.alloc(blockBytes);
+
+/** Most bytes in the body of a commit without state, and with it. */
+export const commitBodyBytesMax = bodyBytesOf(commitBlocksMax);
+export const firstCommitBodyBytesMax = bodyBytesOf(firstCommitBlocksMax);
+
+function bodyBytesOf(blocks: number): number {
+  return blocks * (blockBytes - headerBytes) + headerBytes - firstHeaderBytes;
+}
+
+/** Most blocks that a commit can take which begins at this block of its segment. */
+export function blocksMaxAt(block: number): number {
+  return block === 0 ? firstCommitBlocksMax : commitBlocksMax;
+}
 
 export interface BlockHeader {
   readonly part: number;
@@ -59,7 +73,8 @@ export function blocksOf(bodyBytes: number): number {
 /** The blocks of a commit, one after the other, padded with zeros. */
 export function encodeCommit(header: Omit<CommitHeader, "blocks">, body: Uint8Array): Buffer {
   const blocks = blocksOf(body.length);
-  if (blocks > commitBlocksMax) throw new RangeError(`a commit of ${body.length} bytes, at most ${commitBodyBytesMax}`);
+  if (blocks > blocksMaxAt(header.block))
+    throw new RangeError(`a commit of ${body.length} bytes at block ${header.block}, at most ${commitBodyBytesMax}`);
   const bytes = Buffer.alloc(blocks * blockBytes);
   let taken = 0;
   for (let part = 0; part < blocks; part++) {
@@ -120,8 +135,7 @@ export function readCommit(
   if (own === undefined || own.part !== 0 || own.block !== block) return undefined;
   const blocks = first.readUInt16BE(32);
   const bodyBytes = first.readUInt32BE(48);
-  if (blocks < 1 || blocks > commitBlocksMax || bodyBytes > commitBodyBytesMax || blocksOf(bodyBytes) !== blocks)
-    return undefined;
+  if (blocks < 1 || blocks > blocksMaxAt(block) || blocksOf(bodyBytes) !== blocks) return undefined;
   const bytes = segment.subarray(block * blockBytes, (block + blocks) * blockBytes);
   if (bytes.length !== blocks * blockBytes) return undefined;
   const body = Buffer.alloc(bodyBytes);
@@ -163,5 +177,10 @@ export function readCommit(
 export function isUntouched(block: Buffer, generation: number): boolean {
   const header = readBlockHeader(block);
   if (header !== undefined) return header.generation < generation;
-  return block.every((byte) => byte === 0);
+  return isBlank(block);
+}
+
+/** Whether a block holds nothing but zeros, as it was made. */
+export function isBlank(block: Buffer): boolean {
+  return block.equals(zeros);
 }

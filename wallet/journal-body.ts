@@ -1,15 +1,19 @@
 /**
  * What a commit holds, as deterministic CBOR with integer keys: 1 records, 2 pending rows, 3 the receipt that the released
  * position rests on, 4 state. State stands in the first commit of each segment and says how things stood before that
- * commit, so that a start needs to read the newest segments only.
+ * commit, so that a start needs to read the newest segments only. Unknown keys are left aside, so that an older version
+ * still opens what a newer one wrote; what must be understood raises the format version of the blocks.
  */
 import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
-import { codesMax, type Row, recordBytesMax } from "../protocol/record.ts";
-import { commitBodyBytesMax } from "./journal-block.ts";
+import { codesMax, metersMax, type Row, recordBytesMax } from "../protocol/record.ts";
+import { firstCommitBodyBytesMax } from "./journal-block.ts";
 
 export const commitRecordsMax = 16;
-export const commitPendingRowsMax = 64;
+const commitPendingRowsMax = 64;
+/** Plans of a meter that are kept apart. It bounds the state, so that the first commit of a segment always fits. */
+export const plansMax = 4;
+const lastRowsMax = metersMax * plansMax;
 
 /** A row that is on disk and not yet part of a signed record. */
 export interface PendingRow {
@@ -28,6 +32,8 @@ export interface LastRow {
   readonly plan: number;
   readonly generation: number;
   readonly timeS: number;
+  /** Latest time of all generations: no row beyond it is known. */
+  readonly latestS: number;
   /** Stands of its registers that only rise: [code, value]. */
   readonly registers: readonly (readonly [code: number, value: number])[];
 }
@@ -73,8 +79,8 @@ function encodeState(state: JournalState): CborMap {
     [3, state.generation],
     [
       4,
-      state.lastRows.map(({ meter, plan, generation, timeS, registers }) => [
-        ...[meter, plan, generation, timeS],
+      state.lastRows.map(({ meter, plan, generation, timeS, latestS, registers }) => [
+        ...[meter, plan, generation, timeS, latestS],
         new Map(registers),
       ]),
     ],
@@ -84,7 +90,7 @@ function encodeState(state: JournalState): CborMap {
 
 /** Throws Refusal on a body that is not ours, though its checksum held: it was written by other software. */
 export function decodeBody(bytes: Uint8Array): CommitBody {
-  const map = asMap(decodeCbor(bytes, commitBodyBytesMax), "commit");
+  const map = asMap(decodeCbor(bytes, firstCommitBodyBytesMax), "commit");
   const receipt = map.get(3);
   const state = map.get(4);
   return {
@@ -120,13 +126,14 @@ function decodeState(state: CborMap): JournalState {
     nextSequence: asInteger(state.get(1), "next sequence", 1, uint32Max + 1),
     lastDigest: asBytes(state.get(2), "last digest", 32),
     generation: asInteger(state.get(3), "generation", 0, uint32Max),
-    lastRows: asArray(state.get(4), "last rows", 65_536).map((item) => {
-      const [meter, plan, generation, timeS, registers] = asArray(item, "last row", 5);
+    lastRows: asArray(state.get(4), "last rows", lastRowsMax).map((item) => {
+      const [meter, plan, generation, timeS, latestS, registers] = asArray(item, "last row", 6);
       return {
         meter: asInteger(meter, "meter", 0, uint32Max),
         plan: asInteger(plan, "plan", 0, uint32Max),
         generation: asInteger(generation, "generation", 0, uint32Max),
         timeS: asInteger(timeS, "time", 0, uint32Max),
+        latestS: asInteger(latestS, "latest time", 0, uint32Max),
         registers: [...asMap(registers, "registers")].map(([code, stand]): [number, number] => [
           asInteger(code, "code", 1, 65_535),
           asInteger(stand, "stand", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),

@@ -19,6 +19,7 @@ import { syncFolder } from "../platform/durable-file.ts";
 import { blockBytes } from "./journal-block.ts";
 
 export const segmentBlocksDefault = 256;
+const segmentBlocksMin = 16;
 export const segmentsDefault = 64;
 export const segmentsMin = 3;
 export const segmentsMax = 4_096;
@@ -28,6 +29,14 @@ export class JournalError extends Error {
   constructor(message: string) {
     super(message);
     this.name = "JournalError";
+  }
+}
+
+/** The device did not take a write whole. What is on it now only a new start can tell. */
+export class JournalWriteError extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "JournalWriteError";
   }
 }
 
@@ -52,6 +61,8 @@ export class JournalRing {
   static preallocate(folder: string, segments: number, segmentBlocks = segmentBlocksDefault): void {
     if (segments < segmentsMin || segments > segmentsMax)
       throw new JournalError(`a ring of ${segments} segments; from ${segmentsMin} to ${segmentsMax} are possible`);
+    if (segmentBlocks < segmentBlocksMin)
+      throw new JournalError(`segments of ${segmentBlocks} blocks; ${segmentBlocksMin} are needed at least`);
     if (existsSync(segmentPath(folder, 0)))
       throw new JournalError(`${folder} already holds a journal; it was left as it is`);
     const zeros = Buffer.alloc(blockBytes);
@@ -67,21 +78,25 @@ export class JournalRing {
   }
 
   static open(folder: string): JournalRing {
-    const names = readdirSync(folder).filter((name) => /^segment-\d{4}\.ecpj$/.test(name));
+    const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^segment-\d{4}\.ecpj$/.test(name)) : [];
     if (names.length === 0) throw new JournalError(`no journal in ${folder}; 'ecp-wallet init' makes one`);
-    const descriptors = names.map((_, segment) => {
-      const path = segmentPath(folder, segment);
-      if (!existsSync(path)) throw new JournalError(`${path} is missing beside ${names.length} other segments`);
-      return openSync(path, constants.O_RDWR | constants.O_DSYNC);
-    });
+    const paths = names.map((_, segment) => segmentPath(folder, segment));
+    const missing = paths.find((path) => !existsSync(path));
+    if (missing !== undefined) throw new JournalError(`${missing} is missing beside ${names.length} other segments`);
+    const descriptors = paths.map((path) => openSync(path, constants.O_RDWR | constants.O_DSYNC));
     const sizes = descriptors.map((descriptor) => fstatSync(descriptor).size);
     const size = sizes[0] as number;
     const odd = sizes.findIndex((other) => other !== size || other % blockBytes !== 0 || other === 0);
-    if (odd >= 0 || names.length < segmentsMin)
+    const ring = new JournalRing(folder, descriptors, size / blockBytes);
+    if (odd < 0 && names.length >= segmentsMin && size >= segmentBlocksMin * blockBytes) return ring;
+    ring.close();
+    if (odd >= 0)
       throw new JournalError(
-        `${segmentPath(folder, Math.max(0, odd))} has ${sizes[Math.max(0, odd)]} bytes; all segments must be of one size, in whole blocks of ${blockBytes}`,
+        `${paths[odd]} has ${sizes[odd]} bytes, the first segment ${size}; all must be of one size, in whole blocks of ${blockBytes}`,
       );
-    return new JournalRing(folder, descriptors, size / blockBytes);
+    throw new JournalError(
+      `${folder} has ${names.length} segments of ${size} bytes; expected at least ${segmentsMin} of ${segmentBlocksMin * blockBytes}`,
+    );
   }
 
   /** A whole segment, or its first `blocks` blocks. */
@@ -103,7 +118,9 @@ export class JournalRing {
   write(segment: number, block: number, bytes: Buffer): void {
     const written = writeSync(this.#descriptor(segment), bytes, 0, bytes.length, block * blockBytes);
     if (written !== bytes.length)
-      throw new JournalError(`a write of ${bytes.length} bytes was cut at ${written}: disk full?`);
+      throw new JournalWriteError(
+        `${segmentPath(this.folder, segment)}: a write of ${bytes.length} bytes was cut at ${written}; is the disk full?`,
+      );
   }
 
   close(): void {

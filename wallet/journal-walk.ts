@@ -2,8 +2,9 @@
 import { createHash } from "node:crypto";
 import {
   blockBytes,
+  blocksMaxAt,
   type CommitHeader,
-  commitBlocksMax,
+  isBlank,
   isUntouched,
   readBlockHeader,
   readCommit,
@@ -20,7 +21,7 @@ export interface Hole {
   readonly segment: number;
   readonly firstBlock: number;
   readonly lastBlock: number;
-  /** Numbers of the commits that are missing. */
+  /** Numbers of the commits that are missing, as far as their neighbours tell. */
   readonly firstCommit: number;
   readonly lastCommit: number;
 }
@@ -34,38 +35,42 @@ export interface Walk {
   readonly holes: readonly Hole[];
 }
 
+/** The commit that a segment's first one must follow. */
+export interface Predecessor {
+  readonly commitNumber: number;
+  readonly hash: Uint8Array;
+}
+
 export function commitHash(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(createHash("sha256").update(bytes).digest());
 }
 
-/** Walks a segment from its first commit. `generation` is the one that its first block names. */
-export function walkSegment(bytes: Buffer, segment: number, generation: number): Walk {
-  const blocks = bytes.length / blockBytes;
+/** Walks a segment from its first commit. `generation` is the one that its first whole commit names. */
+export function walkSegment(bytes: Buffer, segment: number, generation: number, before?: Predecessor): Walk {
   const commits: Commit[] = [];
   const holes: Hole[] = [];
   let block = 0;
-  let expected: number | undefined;
-  let previousHash: Uint8Array | undefined;
-  while (block < blocks) {
-    const start = nextCommit(bytes, block, segment, generation);
-    if (start === undefined) break;
-    const { header, body, bytes: commitBytes } = start;
-    const follows =
-      (expected === undefined || header.commitNumber === expected) &&
-      (previousHash === undefined || Buffer.compare(header.previousHash, previousHash) === 0);
+  let last = before;
+  for (;;) {
+    const found = nextCommit(bytes, block, segment, generation);
+    if (found === undefined) break;
+    const { header, body, bytes: commitBytes } = found;
     // Spoilt blocks before a commit that follows its predecessor were voided by that commit: a hole is only where it does not.
+    const follows =
+      last === undefined
+        ? header.block === 0
+        : header.commitNumber === last.commitNumber + 1 && Buffer.compare(header.previousHash, last.hash) === 0;
     if (!follows)
       holes.push({
         segment,
         firstBlock: block,
-        lastBlock: header.block - 1,
-        firstCommit: expected ?? 0,
+        lastBlock: Math.max(block, header.block - 1),
+        firstCommit: last === undefined ? header.commitNumber - 1 : last.commitNumber + 1,
         lastCommit: header.commitNumber - 1,
       });
     const hash = commitHash(commitBytes);
     commits.push({ header, body, hash });
-    expected = header.commitNumber + 1;
-    previousHash = hash;
+    last = { commitNumber: header.commitNumber, hash };
     block = header.block + header.blocks;
   }
   const spoiltBlocks = touchedFrom(bytes, block, generation);
@@ -81,21 +86,41 @@ function nextCommit(bytes: Buffer, from: number, segment: number, generation: nu
   return undefined;
 }
 
+/** The first whole commit of the newest generation in a segment whose first block is not one. */
+export function firstCommitBehindDamage(bytes: Buffer, segment: number): CommitHeader | undefined {
+  let first: CommitHeader | undefined;
+  for (let block = 0; block < bytes.length / blockBytes; block++) {
+    const header = readCommit(bytes, block)?.header;
+    if (header?.segment === segment && header.generation > (first?.generation ?? 0)) first = header;
+  }
+  return first;
+}
+
 /** How many blocks from here on, up to the last one, bear traces of writes of this generation. */
 export function touchedFrom(bytes: Buffer, from: number, generation: number): number {
   let end = from;
-  // A write in flight reaches commitBlocksMax blocks at most; behind so many clean blocks nothing of the tail can lie.
-  for (let block = from; block < bytes.length / blockBytes && block < end + commitBlocksMax; block++)
-    if (!isUntouched(bytes.subarray(block * blockBytes, (block + 1) * blockBytes), generation)) end = block + 1;
+  // One commit is in flight at a time: behind as many clean blocks as it can take, nothing of the tail can lie.
+  for (let block = from; block < bytes.length / blockBytes && block < end + blocksMaxAt(from); block++)
+    if (!isUntouched(blockAt(bytes, block), generation)) end = block + 1;
   return end - from;
+}
+
+/** Blocks at and behind `from` that hold neither zeros nor a whole block of any generation. */
+export function noiseFrom(bytes: Buffer, from: number): number[] {
+  const noise: number[] = [];
+  for (let block = from; block < bytes.length / blockBytes; block++)
+    if (readBlockHeader(blockAt(bytes, block)) === undefined && !isBlank(blockAt(bytes, block))) noise.push(block);
+  return noise;
 }
 
 /** The highest generation that any whole block of these names; 0 where none does. */
 export function generationOf(bytes: Buffer): number {
   let generation = 0;
-  for (let block = 0; block < bytes.length / blockBytes; block++) {
-    const header = readBlockHeader(bytes.subarray(block * blockBytes, (block + 1) * blockBytes));
-    if (header) generation = Math.max(generation, header.generation);
-  }
+  for (let block = 0; block < bytes.length / blockBytes; block++)
+    generation = Math.max(generation, readBlockHeader(blockAt(bytes, block))?.generation ?? 0);
   return generation;
+}
+
+function blockAt(bytes: Buffer, block: number): Buffer {
+  return bytes.subarray(block * blockBytes, (block + 1) * blockBytes);
 }

@@ -3,6 +3,7 @@
  * and `ecp pin`, owned by the wallet's user, read at start; the agent supplies none of it. Layout: wallet/README.md.
  */
 import { type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { enrolmentBytesMax } from "../protocol/enrolment.ts";
 import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "../protocol/field.ts";
 import { metersMax, slotSecondsMax } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -10,6 +11,8 @@ import { Refusal } from "../protocol/refusal.ts";
 export const policyVersion = 1;
 export const policyBytesMax = 65_536;
 export const pinnedNodesMax = 16;
+/** So that the enrolment request, which names all meters, stays below its own limit. */
+const meterNamesBytesMax = enrolmentBytesMax - 4_096;
 export const sealEverySecondsDefault = 60;
 
 export interface PolicyMeter {
@@ -74,7 +77,8 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
   const version = asInteger(map.get(1), "version", 0, uint32Max);
   if (version !== policyVersion) throw new Refusal("unsupported-version", `${version}`);
   for (const key of map.keys())
-    if (typeof key !== "number" || key > 6) throw new Refusal("bad-field", `policy field ${key} is not known`);
+    if (typeof key !== "number" || key < 1 || key > 6)
+      throw new Refusal("bad-field", `policy field ${key} is not known`);
   const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
     const [index, name, profile, slotS, powerMaxW, rowsPerMinute] = asArray(item, "meter", 6);
     return {
@@ -88,6 +92,12 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
   });
   if (new Set(meters.map((meter) => meter.index)).size !== meters.length)
     throw new Refusal("bad-field", "two meters have the same index");
+  const nameBytes = meters.reduce((sum, { name, profile }) => sum + Buffer.byteLength(name + profile), 0);
+  if (nameBytes > meterNamesBytesMax)
+    throw new Refusal(
+      "bad-field",
+      `names and profiles of all meters take ${nameBytes} bytes, at most ${meterNamesBytesMax}`,
+    );
   return {
     meters,
     nodes: asArray(map.get(3), "nodes", pinnedNodesMax).map((item) => {

@@ -11,19 +11,26 @@ import {
   type RecordContent,
   type RecordEvent,
   type Row,
+  recordBytesMax,
+  rowsMax,
   signRecord,
 } from "../protocol/record.ts";
 import { type SealAnswer, type SealRequest, sealRowsMax, WalletRefusal } from "../protocol/wallet-message.ts";
 import { clockStateOf } from "./clock-state.ts";
-import { type Journal, type KnownRow, type NewRecord, sha256 } from "./journal.ts";
-import { commitRecordsMax, type PendingRow } from "./journal-body.ts";
+import type { Journal, NewRecord } from "./journal.ts";
+import { commitRecordsMax, type PendingRow, plansMax } from "./journal-body.ts";
+import type { KnownRow } from "./journal-rows.ts";
+import { sha256 } from "./journal-segments.ts";
 import type { DeviceKey } from "./keystore.ts";
 import type { PolicyMeter, WalletPolicy } from "./policy.ts";
 
 /** Rows of slots of a minute and more wait in the journal for their batch; shorter ones come as a batch from the agent. */
 const pendingSlotSecondsMin = 60;
-/** Integers in one record, so that a record of the widest values stays below its limit of bytes. */
-const recordIntegersMax = 1_500;
+/** Bytes of rows in one record, so that with all the rest it stays below its limit. */
+const recordRowsBytesMax = recordBytesMax - 1_024;
+/** Bytes of records in one commit, so that a receipt and pending rows fit beside them. */
+const commitRecordBytesMax = 24_576;
+const eventsInRecordMax = 32;
 /** Rows that may come at once, after which the rate counts: what an agent holds back while the wallet restarts, twice. */
 const burstRows = 2 * sealRowsMax;
 
@@ -54,21 +61,29 @@ export class Sealer {
     return this.#options.clockState(this.#options.clock.wallMs());
   }
 
-  /** Seals what a restart leaves to be sealed: a void over spoilt sequences, rows that were pending, and these events. */
+  /** Seals what a restart leaves to be sealed: a void over sequences in doubt, rows that were pending, and these events. */
   begin(events: readonly RecordEvent[]): void {
     const { journal } = this.#options;
-    const spoilt = journal.recovery.spoiltBlocks;
-    if (spoilt > 0) {
-      const first = journal.nextSequence;
-      const last = first + spoilt * commitRecordsMax - 1;
-      // The void's own sequence lies behind all that the spoilt blocks can have held: none is ever used again.
-      journal.skipTo(last + 1);
-      this.#deferred.push([eventCodes.void, first, last]);
+    const { lost } = journal;
+    if (lost) {
+      // The void's own sequence lies behind all that may have been used: none is ever used again.
+      journal.skipTo(lost.last + 1);
+      this.#deferred.push([eventCodes.void, lost.first, lost.last]);
     }
-    this.#deferred.push(...events);
+    this.report(events);
     try {
       this.#flushDeferred();
       this.#append(this.#closePending(() => true));
+    } catch (error) {
+      if (!(error instanceof WalletRefusal)) throw error;
+    }
+  }
+
+  /** Seals events: now, or as soon as the ring has room again. */
+  report(events: readonly RecordEvent[]): void {
+    this.#deferred.push(...events);
+    try {
+      this.#flushDeferred();
     } catch (error) {
       if (!(error instanceof WalletRefusal)) throw error;
     }
@@ -81,17 +96,19 @@ export class Sealer {
     if (!meter) throw new WalletRefusal("unknown-meter", `${request.meter}`);
     if (meter.slotS !== request.slotS)
       throw new WalletRefusal("slot-mismatch", `${request.slotS} s instead of ${meter.slotS} s`);
+    if (request.plan >= plansMax)
+      throw new WalletRefusal("malformed", `plan ${request.plan}; this wallet keeps plans 0 to ${plansMax - 1} apart`);
     this.#flushDeferred();
     const known = request.rows.map((row) => this.#known(request, row));
     const fresh = request.rows.filter((_, index) => known[index] === undefined);
-    this.#spendRate(meter, fresh.length);
+    const allowed = this.#allowedRows(meter);
+    if (fresh.length > allowed)
+      throw new WalletRefusal("rate-exceeded", `meter ${meter.index}: ${meter.rowsPerMinute} rows a minute`);
     for (const run of contiguous(fresh, request.slotS)) this.#sealRun(request, run);
-    return {
-      sequences: request.rows.map((row, index) => {
-        const found = known[index] ?? journal.findRow(request.meter, request.plan, row.timeS, () => false);
-        return found?.sequence ?? 0;
-      }),
-    };
+    // Only what was sealed counts: a full ring must not use up the rate of the readings that wait for it.
+    this.#rates.set(meter.index, { rows: allowed - fresh.length, atMs: this.#options.clock.monotonicMs() });
+    if (journal.pendingRowsInTheWay) this.#append(this.#closePending(() => true));
+    return { sequences: request.rows.map((row) => this.#known(request, row)?.sequence ?? 0) };
   }
 
   /** The row as the journal has it. Throws `row-conflict` where it has it with other values in the running generation. */
@@ -104,14 +121,10 @@ export class Sealer {
     return known;
   }
 
-  #spendRate(meter: PolicyMeter, rows: number): void {
-    if (rows === 0) return;
+  #allowedRows(meter: PolicyMeter): number {
     const nowMs = this.#options.clock.monotonicMs();
     const rate = this.#rates.get(meter.index) ?? { rows: burstRows, atMs: nowMs };
-    const allowed = Math.min(burstRows, rate.rows + ((nowMs - rate.atMs) / 60_000) * meter.rowsPerMinute);
-    this.#rates.set(meter.index, { rows: rows > allowed ? allowed : allowed - rows, atMs: nowMs });
-    if (rows > allowed)
-      throw new WalletRefusal("rate-exceeded", `meter ${meter.index}: ${meter.rowsPerMinute} rows a minute`);
+    return Math.min(burstRows, rate.rows + ((nowMs - rate.atMs) / 60_000) * meter.rowsPerMinute);
   }
 
   #sealRun(request: SealRequest, rows: readonly Row[]): void {
@@ -128,10 +141,9 @@ export class Sealer {
     const base = { meter: request.meter, plan: request.plan, slotS: request.slotS, codes: request.codes };
     const clockState = this.clockState;
     if (request.slotS < pendingSlotSecondsMin || policy.sealEveryS <= request.slotS) {
-      const fitting = Math.max(1, Math.floor(recordIntegersMax / request.codes.length));
-      const most = policy.sealEveryS === 0 ? 1 : fitting;
-      for (let at = 0; at < rows.length; at += most)
-        contents.push({ kind: "reading", ...base, clockState, rows: rows.slice(at, at + most) });
+      const most = policy.sealEveryS === 0 ? 1 : rowsMax;
+      for (const part of inRecords(rows, request.codes.length, most))
+        contents.push({ kind: "reading", ...base, clockState, rows: part });
       this.#append(contents);
       return;
     }
@@ -149,7 +161,8 @@ export class Sealer {
       previous !== undefined &&
       window(previous) === window(row) &&
       previous.row.timeS + row.slotS === row.row.timeS &&
-      (mine.length + 1) * row.codes.length <= recordIntegersMax &&
+      previous.slotS === row.slotS &&
+      inRecords([...mine.map((item) => item.row), row.row], row.codes.length, rowsMax).length === 1 &&
       previous.clockState === row.clockState &&
       previous.generation === row.generation &&
       equal(previous.codes, row.codes);
@@ -165,77 +178,71 @@ export class Sealer {
 
   /** The records that end the batches of pending rows that are chosen. */
   #closePending(chosen: (pending: PendingRow) => boolean): NewContent[] {
-    const contents: (NewContent & { kind: "reading"; rows: Row[] })[] = [];
+    const batches: (PendingRow & { rows: Row[] })[] = [];
     for (const pending of this.#options.journal.pendingRows.filter(chosen)) {
-      const open = contents.find(
-        (content) =>
-          content.meter === pending.meter &&
-          content.plan === pending.plan &&
-          content.clockState === pending.clockState &&
-          equal(content.codes, pending.codes) &&
-          (content.rows.at(-1) as Row).timeS + pending.slotS === pending.row.timeS,
+      const open = batches.find(
+        (batch) =>
+          batch.meter === pending.meter &&
+          batch.plan === pending.plan &&
+          batch.slotS === pending.slotS &&
+          batch.generation === pending.generation &&
+          batch.clockState === pending.clockState &&
+          equal(batch.codes, pending.codes) &&
+          (batch.rows.at(-1) as Row).timeS + pending.slotS === pending.row.timeS,
       );
       if (open) open.rows.push(pending.row);
-      else contents.push({ ...pending, kind: "reading", rows: [pending.row] });
+      else batches.push({ ...pending, rows: [pending.row] });
     }
-    return contents;
+    return batches.flatMap((batch) =>
+      inRecords(batch.rows, batch.codes.length, rowsMax).map((rows) => ({ ...batch, kind: "reading" as const, rows })),
+    );
   }
 
   #flushDeferred(): void {
-    if (this.#deferred.length === 0) return;
-    this.#append([{ kind: "event", events: this.#deferred }]);
-    this.#deferred = [];
+    while (this.#deferred.length > 0) {
+      this.#append([{ kind: "event", events: this.#deferred.slice(0, eventsInRecordMax) }]);
+      this.#deferred = this.#deferred.slice(eventsInRecordMax);
+    }
   }
 
   /** Signs the contents as links of the chain and appends them, the pending rows with the last of them. */
   #append(contents: readonly NewContent[], pendingRows: readonly PendingRow[] = []): void {
-    const chunks: NewContent[][] = [];
-    let integers = 0;
-    for (const content of contents) {
-      const size = content.kind === "reading" ? content.rows.length * content.codes.length : 0;
-      const chunk = chunks.at(-1);
-      if (chunk && chunk.length < commitRecordsMax && integers + size <= recordIntegersMax) chunk.push(content);
-      else {
-        chunks.push([content]);
-        integers = 0;
-      }
-      integers += size;
-    }
-    if (pendingRows.length > 0) chunks.push([]);
-    for (const [index, chunk] of chunks.entries()) this.#commit(chunk, index === chunks.length - 1 ? pendingRows : []);
-  }
-
-  #commit(contents: readonly NewContent[], pendingRows: readonly PendingRow[]): void {
     const { journal } = this.#options;
-    const before = journal.generation;
-    const records: NewRecord[] = [];
-    let generation = before;
-    let previous = journal.lastDigest.every((byte) => byte === 0)
-      ? noPrevious
-      : journal.lastDigest.slice(0, previousBytes);
+    let chunk: NewRecord[] = [];
+    let bytes = 0;
     for (const content of contents) {
-      const step = content.kind === "event" && content.events.find(([code]) => code === eventCodes.clockStepped);
-      if (step) generation = step[2] as number;
-      const sequence = journal.nextSequence + records.length;
-      const record = this.#sign(content, { epoch: journal.epoch, sequence, previous, generation });
-      records.push(record);
-      previous = record.decoded.digest.slice(0, previousBytes);
+      const record = this.#sign(content, chunk.at(-1));
+      bytes += record.bytes.length;
+      if (chunk.length === commitRecordsMax || (chunk.length > 0 && bytes > commitRecordBytesMax)) {
+        journal.append(chunk); // point of no return
+        chunk = [];
+        bytes = record.bytes.length;
+      }
+      chunk.push(record);
     }
-    journal.beginGeneration(generation);
-    try {
-      journal.append(records, pendingRows); // point of no return
-    } catch (error) {
-      journal.beginGeneration(before);
-      throw error;
-    }
+    if (chunk.length > 0 || pendingRows.length > 0) journal.append(chunk, pendingRows); // point of no return
   }
 
-  #sign(content: NewContent, link: Pick<RecordContent, "epoch" | "sequence" | "previous" | "generation">): NewRecord {
-    const { key, kid, clock } = this.#options;
-    const timeS = Math.floor(clock.wallMs() / 1_000);
+  /** The next link of the chain, behind `predecessor` where that is not in the journal yet. */
+  #sign(content: NewContent, predecessor: NewRecord | undefined): NewRecord {
+    const { key, kid, clock, journal } = this.#options;
+    const digest = predecessor?.decoded.digest ?? journal.lastDigest;
+    const step = content.kind === "event" && content.events.find(([code]) => code === eventCodes.clockStepped);
+    const link = {
+      epoch: journal.epoch,
+      sequence: (predecessor?.decoded.content.sequence ?? journal.nextSequence - 1) + 1,
+      previous: digest.every((byte) => byte === 0) ? noPrevious : digest.slice(0, previousBytes),
+      generation: step ? (step[2] as number) : (predecessor?.decoded.content.generation ?? journal.generation),
+    };
     const full: RecordContent =
       content.kind === "event"
-        ? { ...link, kind: "event", clockState: this.clockState, timeS, events: content.events }
+        ? {
+            ...link,
+            kind: "event",
+            clockState: this.clockState,
+            timeS: Math.floor(clock.wallMs() / 1_000),
+            events: content.events,
+          }
         : {
             ...link,
             kind: "reading",
@@ -249,6 +256,39 @@ export class Sealer {
     const bytes = signRecord(full, key.sign, kid);
     return { bytes, decoded: decodeRecord(bytes, sha256) };
   }
+}
+
+/** Rows in pieces that a record can hold: at most so many, and at most so many bytes. */
+function inRecords(rows: readonly Row[], codes: number, most: number): Row[][] {
+  const pieces: Row[][] = [];
+  let last: readonly number[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    const piece = pieces.at(-1);
+    const size = rowBytes(row, last, codes);
+    if (piece && piece.length < most && bytes + size <= recordRowsBytesMax) {
+      piece.push(row);
+      bytes += size;
+    } else {
+      pieces.push([row]);
+      bytes = rowBytes(row, [], codes);
+      last = [];
+    }
+    if (row.values.length > 0) last = row.values;
+  }
+  return pieces;
+}
+
+/** Bytes of a row behind another one, with its status (at most 4: its index and the status). */
+function rowBytes(row: Row, last: readonly number[], codes: number): number {
+  if (row.values.length === 0) return codes + 4;
+  return row.values.reduce((sum, value, index) => sum + integerBytes(value - (last[index] ?? 0)), 4);
+}
+
+/** Length of an integer in CBOR (RFC 8949 §3). */
+function integerBytes(value: number): number {
+  const argument = value < 0 ? -1 - value : value;
+  return argument < 24 ? 1 : argument < 0x100 ? 2 : argument < 0x1_0000 ? 3 : argument <= 0xffff_ffff ? 5 : 9;
 }
 
 /** Rows in runs whose times follow each other by the slot. */

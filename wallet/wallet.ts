@@ -23,7 +23,9 @@ import {
   WalletRefusal,
   type WalletRequest,
 } from "../protocol/wallet-message.ts";
-import { type Journal, sha256 } from "./journal.ts";
+import type { Journal } from "./journal.ts";
+import { sha256 } from "./journal-segments.ts";
+import type { Hole } from "./journal-walk.ts";
 import type { DeviceKey } from "./keystore.ts";
 import { encodePolicy, type WalletPolicy } from "./policy.ts";
 import { Sealer } from "./sealing.ts";
@@ -56,6 +58,7 @@ export class Wallet {
   readonly #kid: Uint8Array;
   readonly #policyDigest: Uint8Array;
   readonly #sealer: Sealer;
+  readonly #check: Generator<readonly Hole[]>;
 
   /** Seals at once what recovery and start ask for. */
   constructor(options: WalletOptions) {
@@ -64,16 +67,21 @@ export class Wallet {
     this.#kid = kidOf(key.publicKey, sha256);
     this.#policyDigest = sha256(encodePolicy(policy));
     this.#sealer = new Sealer({ journal, policy, key, kid: this.#kid, clock });
-    this.#sealer.begin([
-      ...journal.recovery.holes.map(
-        (hole) =>
-          [
-            eventCodes.storageError,
-            `commits ${hole.firstCommit}-${hole.lastCommit} missing in segment ${hole.segment}`,
-          ] as const,
-      ),
-      [eventCodes.started, options.softwareId, this.#policyDigest],
-    ]);
+    this.#sealer.begin([[eventCodes.started, options.softwareId, this.#policyDigest]]);
+    this.#check = journal.check();
+  }
+
+  /** One step of the check of the whole ring: what is missing is sealed as an event. Gives the holes; undefined at the end. */
+  checkNext(): readonly Hole[] | undefined {
+    const { done, value: holes } = this.#check.next();
+    if (done) return undefined;
+    this.#sealer.report(
+      holes.map(({ segment, firstBlock, lastBlock, firstCommit, lastCommit }) => [
+        eventCodes.storageError,
+        `segment ${segment}, blocks ${firstBlock}-${lastBlock}: commits ${firstCommit}-${lastCommit} missing`,
+      ]),
+    );
+    return holes;
   }
 
   /** The answer to one framed message. Never throws for what an agent sends; a failing disk does throw, and must end us. */

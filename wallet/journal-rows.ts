@@ -1,0 +1,104 @@
+/** What the journal remembers of rows: those pending, the newest of each meter and plan, and the latest few for an agent's second try. */
+import { quantityOfCode } from "../protocol/quantity.ts";
+import type { ReadingContent, Row } from "../protocol/record.ts";
+import type { LastRow, PendingRow } from "./journal-body.ts";
+
+/** Rows kept a meter and plan: an agent's second try is answered without reading the ring. */
+const recentRowsMax = 256;
+
+/** A row that the journal has: its values, and the sequence of its record (0 while it is pending). */
+export interface KnownRow {
+  readonly generation: number;
+  readonly row: Row;
+  readonly codes: readonly number[];
+  readonly sequence: number;
+}
+
+export class JournalRows {
+  #pending: { commit: number; pending: PendingRow }[] = [];
+  readonly #last = new Map<string, LastRow>();
+  readonly #recent = new Map<string, KnownRow[]>();
+
+  /** Rows not yet part of a record, oldest first. */
+  get pending(): readonly PendingRow[] {
+    return this.#pending.map((item) => item.pending);
+  }
+  /** Number of the commit with the oldest of them. */
+  get oldestPendingCommit(): number | undefined {
+    return this.#pending[0]?.commit;
+  }
+  get lastRows(): readonly LastRow[] {
+    return [...this.#last.values()];
+  }
+  last(meter: number, plan: number): LastRow | undefined {
+    return this.#last.get(`${meter}/${plan}`);
+  }
+
+  /** Rows of this time in memory, newest first: all that are pending, and the latest of those in records. */
+  near(meter: number, plan: number, timeS: number): KnownRow[] {
+    const recent = (this.#recent.get(`${meter}/${plan}`) ?? []).filter(({ row }) => row.timeS === timeS);
+    const pending = this.#pending
+      .filter(({ pending: item }) => item.meter === meter && item.plan === plan && item.row.timeS === timeS)
+      .map(({ pending: { generation, row, codes } }) => ({ generation, row, codes, sequence: 0 }));
+    return [...recent, ...pending].reverse();
+  }
+
+  setLastRows(lastRows: readonly LastRow[]): void {
+    this.#last.clear();
+    for (const last of lastRows) this.#last.set(`${last.meter}/${last.plan}`, last);
+  }
+
+  addRecord(content: ReadingContent): void {
+    this.#pending = this.#pending.filter(({ pending }) => !isRowOf(pending, content));
+    for (const row of content.rows) this.#remember(content, content.generation, row, content.sequence);
+  }
+
+  addPending(pending: PendingRow, commit: number): void {
+    this.#pending.push({ commit, pending });
+    this.#remember(pending, pending.generation, pending.row, 0);
+  }
+
+  #remember(
+    of: Pick<ReadingContent, "meter" | "plan" | "codes">,
+    generation: number,
+    row: Row,
+    sequence: number,
+  ): void {
+    const key = `${of.meter}/${of.plan}`;
+    const rows = this.#recent.get(key) ?? [];
+    this.#recent.set(key, rows);
+    const known = { generation, row, codes: of.codes, sequence };
+    const pending = rows.findLastIndex((item) => item.row.timeS === row.timeS && item.generation === generation);
+    if (pending >= 0) rows[pending] = known;
+    else rows.push(known);
+    if (rows.length > recentRowsMax) rows.splice(0, rows.length - recentRowsMax);
+    this.#advance(key, of, generation, row);
+  }
+
+  #advance(key: string, of: Pick<ReadingContent, "meter" | "plan" | "codes">, generation: number, row: Row): void {
+    const last = this.#last.get(key);
+    if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) return;
+    const stands = of.codes
+      .map((code, index): [number, number | undefined] => [code, row.values[index]])
+      .filter(
+        (pair): pair is [number, number] => pair[1] !== undefined && quantityOfCode(pair[0])?.cumulative === true,
+      );
+    this.#last.set(key, {
+      meter: of.meter,
+      plan: of.plan,
+      generation,
+      timeS: row.timeS,
+      latestS: Math.max(last?.latestS ?? 0, row.timeS),
+      registers: stands.length > 0 ? stands : (last?.registers ?? []),
+    });
+  }
+}
+
+function isRowOf(pending: PendingRow, content: ReadingContent): boolean {
+  return (
+    pending.meter === content.meter &&
+    pending.plan === content.plan &&
+    pending.generation === content.generation &&
+    content.rows.some((row) => row.timeS === pending.row.timeS)
+  );
+}
