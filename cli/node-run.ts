@@ -1,7 +1,7 @@
 /** ecp-node run: the full node in the foreground, with its own broker or with another one. */
 import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
-import type { BrokerAddress } from "../fullnode/mqtt-intake.ts";
+import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-path.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
@@ -68,9 +68,10 @@ async function serve(
   const ended = new Promise<void>((resolve) => {
     end = resolve;
   });
-  const connection: boolean[] = [];
+  const connection: (MqttVersion | undefined)[] = [];
   let started = false;
-  const sayConnection = (connected: boolean) => say({ event: connected ? "connected" : "disconnected" });
+  const sayConnection = (mqtt: MqttVersion | undefined) =>
+    say(mqtt === undefined ? { event: "disconnected" } : { event: "connected", mqtt });
 
   // The signals are taken before anything is started: a start that is interrupted must let go of everything too.
   // The second one ends at once.
@@ -87,7 +88,7 @@ async function serve(
     broker,
     log,
     report: say,
-    onConnected: (connected) => (started ? sayConnection(connected) : connection.push(connected)),
+    onConnected: (version) => (started ? sayConnection(version) : connection.push(version)),
     fail: (error) => {
       failure ??= error ?? new Error("unknown");
       end();
@@ -115,7 +116,8 @@ type RunEvent =
   | StoredEvent
   | RefusedEvent
   | { event: "started"; pid: number; part: "node"; broker: string; node: string }
-  | { event: "connected" | "disconnected" }
+  | { event: "connected"; mqtt: MqttVersion }
+  | { event: "disconnected" }
   | { event: "stopped"; stored: number; duplicates: number; receipts: number };
 
 function sayJson(event: RunEvent): void {
@@ -141,7 +143,7 @@ function sayPlainly(): (event: RunEvent) => void {
         line(`broker at ${event.broker}; Ctrl-C ends`);
         break;
       case "connected":
-        line("listening for records");
+        line(`listening for records over MQTT ${event.mqtt}`);
         break;
       case "disconnected":
         line("the broker is gone; trying again");

@@ -3,7 +3,7 @@ import { systemClock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { lockData } from "./data-lock.ts";
 import { startEmbeddedBroker } from "./embedded-broker.ts";
-import { type BrokerAddress, MqttIntake } from "./mqtt-intake.ts";
+import { type BrokerAddress, MqttIntake, type MqttVersion } from "./mqtt-intake.ts";
 import { loadNodeKeys } from "./node-keys.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
 import { Registry } from "./registry.ts";
@@ -20,7 +20,7 @@ export interface FullNodeOptions {
     | { readonly use: BrokerAddress };
   readonly log: Log;
   readonly report: RecordPathParts["report"];
-  readonly onConnected: (connected: boolean) => void;
+  readonly onConnected: (version: MqttVersion | undefined) => void;
   readonly fail: RecordPathParts["fail"];
 }
 

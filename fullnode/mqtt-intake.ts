@@ -26,13 +26,15 @@ export interface BrokerAddress {
   readonly protocolVersion?: 4;
 }
 
+export type MqttVersion = "5" | "3.1.1";
+
 export interface IntakeParts {
   readonly broker: BrokerAddress;
   /** At most 23 characters (MQTT 3.1.1 §3.1.3.1). The same at each start. */
   readonly clientId: string;
   readonly onMessage: (topic: string, payload: Uint8Array) => void;
-  /** Subscribed, or not any more. */
-  readonly onConnected?: (connected: boolean) => void;
+  /** Subscribed, over this version of MQTT; undefined: not any more. */
+  readonly onConnected?: (version: MqttVersion | undefined) => void;
   readonly log: Log;
   readonly backOff?: BackOff;
 }
@@ -113,8 +115,9 @@ export class MqttIntake {
         if (client !== this.#client) return;
         this.#subscribed = true;
         this.#backOff.reset();
-        log.info("connected to the broker", { where, mqtt: this.#protocolVersion === 5 ? "5" : "3.1.1" });
-        this.#parts.onConnected?.(true);
+        const version = options.protocolVersion === 5 ? "5" : "3.1.1";
+        log.info("connected to the broker", { where, mqtt: version });
+        this.#parts.onConnected?.(version);
         this.#send();
       });
     });
@@ -127,7 +130,7 @@ export class MqttIntake {
       if (client !== this.#client) return;
       this.#client = undefined;
       this.#inFlight = 0;
-      if (this.#subscribed) this.#parts.onConnected?.(false);
+      if (this.#subscribed) this.#parts.onConnected?.(undefined);
       this.#subscribed = false;
       if (this.#closed) return;
       if (!connected && !isUnreachable(problem) && broker.protocolVersion === undefined) {

@@ -72,7 +72,7 @@ test("through mosquitto: MQTT 5 is spoken, a record gets its receipt, also after
   const brokerOptions = ["--broker", `mqtt://127.0.0.1:${port}`, "--username", "node"];
   let broker = await startMosquitto(t, folder, port);
   const node = await startNode(t, data, ...brokerOptions, "--password-file", join(folder, "password"));
-  assert.match(node.stderr(), /"mqtt":"5"/);
+  assert.equal((await node.event("connected")).mqtt, "5");
 
   for (const round of [1, 2]) {
     const client = await mqtt.connectAsync({

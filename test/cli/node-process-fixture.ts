@@ -32,7 +32,6 @@ export interface RunningNode {
   eventCount(name: string, count: number): Promise<void>;
   /** Status, or the signal that ended it. */
   readonly ended: Promise<number | NodeJS.Signals | null>;
-  readonly stderr: () => string;
 }
 
 /** Starts `ecp-node run --json` and waits until its broker listens. It is killed when the test ends. */
@@ -71,5 +70,5 @@ export async function startNode(t: TestContext, data: string, ...args: readonly 
   const started = await event("started");
   await event("connected");
   const port = Number(new URL(`${started.broker}`).port);
-  return { child, port, events, event, eventCount, ended, stderr: () => stderr };
+  return { child, port, events, event, eventCount, ended };
 }

@@ -30,7 +30,8 @@ function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>
       if (line.includes("trying again")) tried();
     }),
     onMessage: (_topic, payload) => messages.push(`${payload}`),
-    onConnected: (connected) => {
+    onConnected: (version) => {
+      const connected = version !== undefined;
       state = connected;
       for (const { resolve } of waiting.filter((one) => one.state === connected)) resolve();
     },
