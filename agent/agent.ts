@@ -14,6 +14,7 @@ import { pause, Rest } from "./pause.ts";
 import {
   keepStartGap,
   lineOf,
+  lose,
   type PolledMeter,
   polledMeter,
   pollMeter,
@@ -24,6 +25,12 @@ import {
 import { WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 const tickMs = 1_000;
+/** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
+const helloEveryMs = 30_000;
+/** Receipts that wait for the wallet; of more the oldest goes: a later one says the same and more. */
+const receiptsWaitingMax = 64;
+/** How long the end waits for a reading that is under way before its line is closed. */
+const lastReadingMs = 2_000;
 
 export interface AgentOptions {
   readonly configuration: HubConfiguration;
@@ -32,6 +39,14 @@ export interface AgentOptions {
   readonly emit: (event: AgentEvent) => void;
   /** False: seal and forward what is there, read no meter. */
   readonly polling: boolean;
+}
+
+/** The wallet's policy is not what this configuration needs: what would be read could not be sealed. */
+export class PolicyMismatch extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "PolicyMismatch";
+  }
 }
 
 /** What the agent says of itself. Times in Unix seconds and milliseconds as named. */
@@ -50,6 +65,7 @@ export interface AgentStatus {
     readonly lastStatus: string;
     readonly unsealedRows: number;
     readonly missedSlots: number;
+    readonly lostRows: number;
   }[];
 }
 
@@ -68,14 +84,19 @@ export class Agent {
   #uplink: MqttUplink | undefined;
   #uplinkDetail = "";
   #walletConnected = false;
+  /** False until the wallet was asked for its state since it was connected last. */
+  #walletMet = false;
   #hello: WalletHello | undefined;
-  #receipts: Promise<void> = Promise.resolve();
+  #helloMs = 0;
+  readonly #receipts: Uint8Array[] = [];
+  readonly #receiptNews = new Rest();
 
   constructor(options: AgentOptions) {
     const { configuration, clock, emit } = options;
     this.#options = options;
     this.#wallet = new WalletClient(configuration.walletSocket, (connected, detail) => {
       this.#walletConnected = connected;
+      this.#walletMet = false;
       emit({ event: "wallet", state: connected ? "connected" : "disconnected", ...(detail && { detail }) });
     });
     this.#lines = new Map(configuration.lines.map((line) => [line.name, lineOf(line)]));
@@ -94,35 +115,68 @@ export class Agent {
     };
   }
 
-  /** Waits for the wallet, then runs until stop(). Throws where the wallet's policy cannot serve this configuration. */
+  /**
+   * Waits for the wallet, then runs until stop(), and resolves once it runs. Throws {@link PolicyMismatch} where the wallet's
+   * policy cannot serve this configuration.
+   */
   async start(): Promise<void> {
     const hello = await this.#wallet.connected(this.#ending.signal);
+    this.#ending.signal.throwIfAborted();
+    if (this.#options.polling) this.#checkPolicy(hello);
     this.#resume(hello);
-    for (const meter of this.#options.polling ? this.#meters : []) {
+    if (this.#options.polling && !this.#polling.signal.aborted) this.#startPolling(hello);
+    this.#loops.push(this.#forwardLoop(), this.#receiptLoop());
+  }
+
+  #checkPolicy(hello: WalletHello): void {
+    for (const { index, name, intervalS } of this.#options.configuration.meters) {
+      const known = hello.meters.find((meter) => meter.index === index);
+      if (!known) throw new PolicyMismatch(`the wallet's policy does not name meter ${index} (${name})`);
+      if (known.slotS !== intervalS)
+        throw new PolicyMismatch(
+          `the wallet's policy has ${known.slotS} s for meter ${index} (${name}), the configuration ${intervalS} s`,
+        );
+    }
+  }
+
+  #startPolling(hello: WalletHello): void {
+    for (const meter of this.#meters) {
       const known = hello.meters.find((item) => item.index === meter.configuration.index);
       keepStartGap(meter, known?.lastTimeS ?? 0, this.#path);
       this.#pollLoops.push(pollMeter(meter, this.#path, this.#polling.signal));
       this.#loops.push(sealRows(meter, this.#path, this.#ending.signal));
     }
-    this.#startUplink(multibaseOf(hello.publicKey));
-    this.#loops.push(this.#forwardLoop());
   }
 
+  /** What is sealed and released is what the wallet says, at each meeting. */
   #resume(hello: WalletHello): void {
-    this.#hello = hello;
     const sealed = hello.nextSequence - 1;
-    this.#forwarder.begin(hello.through, sealed);
+    this.#forwarder.begin(hello.epoch, hello.through, sealed);
+    this.#walletMet = true;
+    this.#keepHello(hello);
     this.#options.emit({ event: "resumed", sealed, acknowledged: hello.through });
+    const device = multibaseOf(hello.publicKey);
+    if (this.#uplink?.device === device) return;
+    const before = this.#uplink;
+    this.#uplink = this.#startUplink(device); // another key is another device, with topics of its own
+    void before?.stop();
   }
 
-  #startUplink(device: string): void {
+  #keepHello(hello: WalletHello): void {
+    this.#hello = hello;
+    this.#helloMs = this.#options.clock.monotonicMs();
+  }
+
+  #startUplink(device: string): MqttUplink | undefined {
     const { mqtt } = this.#options.configuration;
-    if (!mqtt) return;
+    if (!mqtt) return undefined;
     const uplink = new MqttUplink({
       configuration: mqtt,
       device,
       onReceipt: (receipt) => {
-        this.#receipts = this.#receipts.then(() => this.#takeReceipt(receipt));
+        this.#receipts.push(receipt);
+        if (this.#receipts.length > receiptsWaitingMax) this.#receipts.shift();
+        this.#receiptNews.wake();
       },
       onState: (connected, detail = "") => {
         this.#uplinkDetail = detail;
@@ -132,29 +186,36 @@ export class Agent {
         this.#news.wake();
       },
     });
-    this.#uplink = uplink;
     uplink.start();
+    return uplink;
   }
 
   /** Sends what waits whenever there is something to send, room for it and a connection. */
   async #forwardLoop(): Promise<void> {
+    const { signal } = this.#ending;
     const backOff = new BackOff({ firstMs: 100, longestMs: 5_000 });
-    while (!this.#ending.signal.aborted) {
+    while (!signal.aborted) {
       try {
-        if (!this.#walletConnected) await this.#meetWalletAgain();
+        await this.#askWallet();
         await this.#forward();
         backOff.reset();
-        await this.#news.rest(tickMs, this.#ending.signal);
+        await this.#news.rest(tickMs, signal);
       } catch (error) {
         if (!(error instanceof WalletUnavailable)) throw error;
-        await pause(backOff.next(), this.#ending.signal);
+        await pause(backOff.next(), signal);
       }
     }
   }
 
-  /** After the wallet was away: what is sealed and released is what it says. */
-  async #meetWalletAgain(): Promise<void> {
-    this.#resume(await this.#wallet.hello());
+  async #askWallet(): Promise<void> {
+    if (!this.#walletMet) {
+      this.#resume(await this.#wallet.hello());
+    } else if (this.#options.clock.monotonicMs() - this.#helloMs > helloEveryMs) {
+      const hello = await this.#wallet.hello();
+      if (!this.#walletMet) return; // it was away meanwhile
+      this.#keepHello(hello);
+      this.#forwarder.learn(hello.through, hello.nextSequence - 1);
+    }
   }
 
   async #forward(): Promise<void> {
@@ -177,6 +238,15 @@ export class Agent {
     }
   }
 
+  async #receiptLoop(): Promise<void> {
+    const { signal } = this.#ending;
+    while (!signal.aborted) {
+      const receipt = this.#receipts.shift();
+      if (receipt) await this.#takeReceipt(receipt);
+      else await this.#receiptNews.rest(tickMs, signal);
+    }
+  }
+
   /** The agent only carries a receipt: the wallet verifies it, and what it then says is released is released. */
   async #takeReceipt(receipt: Uint8Array): Promise<void> {
     const { clock, emit } = this.#options;
@@ -190,7 +260,7 @@ export class Agent {
     } catch (error) {
       if (error instanceof WalletRefusal)
         emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
-      else if (!(error instanceof WalletUnavailable)) throw error; // the node's next receipt says the same and more
+      else if (!(error instanceof WalletUnavailable)) throw error; // what it said is said again once records are resent
     }
   }
 
@@ -198,17 +268,31 @@ export class Agent {
   async stopPolling(): Promise<void> {
     this.#polling.abort();
     await Promise.all(this.#pollLoops);
-    for (const meter of this.#meters) await sealDue(meter, this.#path, true);
+    await this.#sealAll();
   }
 
+  async #sealAll(): Promise<void> {
+    for (const meter of this.#meters) {
+      if (meter.buffer.length > 0) await sealDue(meter, this.#path, true);
+      if (!this.#walletConnected) return;
+    }
+  }
+
+  /** Ends: what was read is sealed where the wallet answers, and counted as lost where it does not. */
   async stop(): Promise<void> {
-    await this.stopPolling();
-    this.#ending.abort();
-    this.#news.wake();
+    this.#polling.abort();
+    const polled = Promise.all(this.#pollLoops);
+    const hurry = new AbortController();
+    await Promise.race([polled.finally(() => hurry.abort()), pause(lastReadingMs, hurry.signal)]);
     await Promise.all([...this.#lines.values()].map((line) => line.close()));
+    await polled;
+    await this.#sealAll();
+    for (const meter of this.#meters)
+      if (meter.buffer.length > 0)
+        lose(meter, meter.buffer.length, "the wallet was away when the agent ended", this.#path);
+    this.#ending.abort();
     await Promise.all(this.#loops);
     await this.#uplink?.stop();
-    await this.#receipts;
     this.#wallet.close();
   }
 
@@ -225,14 +309,15 @@ export class Agent {
       sealed: this.#forwarder.highest,
       acknowledged: this.#forwarder.through,
       waiting: this.#forwarder.waiting,
-      meters: this.#meters.map(({ configuration, line, lastS, lastStatus, buffer, missed }) => ({
+      meters: this.#meters.map(({ configuration, line, lastS, lastStatus, buffer, missed, lost }) => ({
         name: configuration.name,
         index: configuration.index,
         line: line.description,
-        lastTimeS: lastS ?? 0,
+        lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
         lastStatus,
         unsealedRows: buffer.length,
         missedSlots: missed,
+        lostRows: lost,
       })),
     };
   }

@@ -8,19 +8,26 @@ import { BackOff } from "../platform/back-off.ts";
 export const windowRecordsMax = 64;
 const silenceFirstMs = 4_000;
 const silenceLongestMs = 120_000;
+const sealedTimesMax = 10_000;
 
 export class Forwarder {
+  #epoch: number | undefined;
   #through = 0;
   #highest = 0;
+  /** Next sequence to send. */
   #cursor = 1;
-  /** Sent and not acknowledged: sequence → when it was sent. */
-  readonly #inFlight = new Map<number, number>();
+  /** Sent, and not known to be stored. */
+  readonly #inFlight = new Set<number>();
+  /** When this process sealed what is not released yet. */
   readonly #sealedAt = new Map<number, number>();
-  #silence = new BackOff({ firstMs: silenceFirstMs, longestMs: silenceLongestMs, jitter: 0.2 });
-  #waitMs: number;
+  readonly #silence: BackOff;
+  #patienceMs: number;
+  /** Since when something that was sent waits for a receipt; undefined where nothing does. */
+  #waitingSinceMs: number | undefined;
 
-  constructor() {
-    this.#waitMs = this.#silence.next();
+  constructor(random: () => number = Math.random) {
+    this.#silence = new BackOff({ firstMs: silenceFirstMs, longestMs: silenceLongestMs, jitter: 0.2, random });
+    this.#patienceMs = this.#silence.next();
   }
 
   get through(): number {
@@ -33,17 +40,31 @@ export class Forwarder {
   get waiting(): number {
     return this.#highest - this.#through;
   }
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
 
-  /** What the wallet says at a start: everything up to `highest` is sealed, up to `through` released. */
-  begin(through: number, highest: number): void {
-    this.#through = Math.max(this.#through, through);
-    this.#highest = Math.max(this.#highest, highest);
+  /** What the wallet says when it is met: everything up to `highest` is sealed, up to `through` released. Sends it anew. */
+  begin(epoch: number, through: number, highest: number): void {
+    if (epoch !== this.#epoch) {
+      this.#through = 0;
+      this.#highest = 0;
+      this.#sealedAt.clear();
+    }
+    this.#epoch = epoch;
+    this.learn(through, highest);
     this.restart();
   }
 
+  /** The same in passing: records that the wallet sealed by itself (events, closed batches) become known. */
+  learn(through: number, highest: number): void {
+    this.#highest = Math.max(this.#highest, highest);
+    if (through > this.#through) this.#advance(through);
+  }
+
   sealed(sequence: number, nowMs: number): void {
-    if (sequence > this.#highest) this.#highest = sequence;
-    if (sequence > this.#through && !this.#sealedAt.has(sequence) && this.#sealedAt.size < 100_000)
+    this.#highest = Math.max(this.#highest, sequence);
+    if (sequence > this.#through && !this.#sealedAt.has(sequence) && this.#sealedAt.size < sealedTimesMax)
       this.#sealedAt.set(sequence, nowMs);
   }
 
@@ -56,41 +77,43 @@ export class Forwarder {
 
   /** These of the sequences asked for were published; what is missing among them does not exist (void, recycled). */
   published(range: { from: number; to: number }, sequences: readonly number[], complete: boolean, nowMs: number): void {
-    for (const sequence of sequences) this.#inFlight.set(sequence, nowMs);
-    this.#cursor = complete ? range.to + 1 : (sequences.at(-1) ?? range.from) + 1;
+    for (const sequence of sequences) if (sequence > this.#through) this.#inFlight.add(sequence);
+    this.#cursor = Math.max(this.#through, complete ? range.to : (sequences.at(-1) ?? range.from)) + 1;
+    if (sequences.length > 0) this.#waitingSinceMs ??= nowMs;
   }
 
   /** The wallet has released everything up to `through`; returns, for the records sealed here, how long that took. */
   released(through: number, stored: readonly (readonly [first: number, last: number])[], nowMs: number): number[] {
     const receiptMs: number[] = [];
+    for (const [sequence, sealedAt] of this.#sealedAt) if (sequence <= through) receiptMs.push(nowMs - sealedAt);
     if (through > this.#through) {
-      for (const [sequence, sealedAt] of this.#sealedAt) {
-        if (sequence > through) continue;
-        receiptMs.push(nowMs - sealedAt);
-        this.#sealedAt.delete(sequence);
-      }
-      this.#through = through;
-      this.#cursor = Math.max(this.#cursor, through + 1);
+      this.#advance(through);
       this.#silence.reset();
-      this.#waitMs = this.#silence.next();
+      this.#patienceMs = this.#silence.next();
+      this.#waitingSinceMs = this.#cursor > through + 1 ? nowMs : undefined;
     }
-    for (const sequence of this.#inFlight.keys())
-      if (sequence <= through || stored.some(([first, last]) => sequence >= first && sequence <= last))
-        this.#inFlight.delete(sequence);
+    for (const sequence of this.#inFlight)
+      if (stored.some(([first, last]) => sequence >= first && sequence <= last)) this.#inFlight.delete(sequence);
     return receiptMs;
   }
 
-  /** Whether what is in flight has waited too long for a receipt and everything not released must be sent again. */
+  #advance(through: number): void {
+    this.#through = through;
+    this.#cursor = Math.max(this.#cursor, through + 1);
+    for (const sequence of this.#sealedAt.keys()) if (sequence <= through) this.#sealedAt.delete(sequence);
+    for (const sequence of this.#inFlight) if (sequence <= through) this.#inFlight.delete(sequence);
+  }
+
+  /** Whether what was sent has waited too long for a receipt that moves on, and must be sent again. */
   isSilent(nowMs: number): boolean {
-    let oldest = Number.POSITIVE_INFINITY;
-    for (const sentAt of this.#inFlight.values()) oldest = Math.min(oldest, sentAt);
-    return nowMs - oldest > this.#waitMs;
+    return this.#waitingSinceMs !== undefined && nowMs - this.#waitingSinceMs > this.#patienceMs;
   }
 
   /** Begins again behind what is released; after a silence the next one may last longer. */
   restart(afterSilence = false): void {
     this.#inFlight.clear();
     this.#cursor = this.#through + 1;
-    if (afterSilence) this.#waitMs = this.#silence.next();
+    this.#waitingSinceMs = undefined;
+    if (afterSilence) this.#patienceMs = this.#silence.next();
   }
 }

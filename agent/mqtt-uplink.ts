@@ -9,115 +9,185 @@ import type { MqttConfiguration } from "./configuration.ts";
 
 const connectTimeoutMs = 10_000;
 const keepaliveS = 30;
+const stopTimeoutMs = 1_000;
+/** A connection that lasted so long was a good one: after it, the first delay is short again. */
+const stableMs = 2_000;
+/** Messages that the broker has not acknowledged; one that falls further behind is hung up on. */
+export const unacknowledgedMax = 256;
+
+const refusedVersion = new Set([1, 0x84]); // MQTT 3.1.1 §3.2.2.3, MQTT 5 §3.2.2.2
+const refusedCredentials = new Set([4, 5, 0x86, 0x87]);
 
 export interface MqttUplinkOptions {
   readonly configuration: MqttConfiguration;
   /** Multibase part of the device's did:key. */
   readonly device: string;
   readonly onReceipt: (receipt: Uint8Array) => void;
+  /** Called when a connection can be used, and with the reason when one has gone or a try has failed. */
   readonly onState: (connected: boolean, detail?: string) => void;
+  readonly backOff?: BackOff;
 }
 
 export class MqttUplink {
   readonly address: string;
+  readonly device: string;
   readonly #options: MqttUplinkOptions;
-  readonly #backOff = new BackOff({ firstMs: 500, longestMs: 60_000 });
+  readonly #backOff: BackOff;
   #client: MqttClient | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #connected = false;
+  #connectedAtMs: number | undefined;
+  #unacknowledged = 0;
   #stopped = false;
-  /** MQTT 5 first; brokers that only speak 3.1.1 are remembered. */
+  /** MQTT 5 first; a broker that refuses it gets 3.1.1 at once, and from then on. */
   #protocolVersion: 4 | 5 = 5;
-  #reason = "";
+  /** Whether a broker has spoken the version above: one that now hangs up does so for another reason. */
+  #versionProven = false;
+  /** Why the connection ends, where we know; a broker may hang up without a word. */
+  #reason: string | undefined;
 
   constructor(options: MqttUplinkOptions) {
-    this.#options = options;
     const { protocol, host, port } = options.configuration;
-    this.address = `${protocol}://${host}:${port}`;
+    this.#options = options;
+    this.device = options.device;
+    this.#backOff = options.backOff ?? new BackOff({ firstMs: 500, longestMs: 60_000 });
+    this.address = `${protocol}://${host.includes(":") ? `[${host}]` : host}:${port}`;
   }
 
   get isConnected(): boolean {
-    return this.#connected;
+    return this.#connectedAtMs !== undefined;
+  }
+
+  /** The version in use, or to be tried next: 4 is 3.1.1. */
+  get protocolVersion(): 4 | 5 {
+    return this.#protocolVersion;
   }
 
   start(): void {
     if (this.#stopped) return;
-    const { device } = this.#options;
+    this.#reason = undefined;
+    this.#unacknowledged = 0;
     let client: MqttClient;
     try {
       client = connect(this.#clientOptions());
     } catch (error) {
       // A password or CA file that cannot be read: a later try may find it mended.
       this.#options.onState(false, (error as Error).message);
-      this.#again();
+      this.#startLater();
       return;
     }
     this.#client = client;
-    this.#reason = "the broker closed the connection";
-    client.on("error", (error) => {
-      this.#reason = error.message || ((error as NodeJS.ErrnoException).code ?? "connection failed");
-      // CONNACK return code 1 (3.1.1 §3.2.2.3) or reason code 0x84 (5 §3.2.2.2): unacceptable protocol version.
-      if (/protocol version/i.test(this.#reason)) this.#protocolVersion = 4;
-    });
-    client.on("connect", () => {
-      // Small packets both ways: with Nagle's algorithm each would wait for the other side's delayed acknowledgement (40 ms).
-      (client.stream as Partial<Socket>).setNoDelay?.(true);
-      client.subscribe(topicOf(device, "receipt"), { qos: 1 }, (error) => {
-        if (error) {
-          this.#reason = `the broker refused the subscription: ${error.message}`;
-          client.end(true);
-          return;
-        }
-        this.#connected = true;
-        this.#backOff.reset();
-        client.publish(topicOf(device, "status"), JSON.stringify({ state: "online" }), { qos: 1, retain: true });
-        this.#options.onState(true);
-      });
-    });
+    client.on("error", (error) => this.#failed(error));
+    client.on("connect", () => this.#subscribe(client));
     client.on("message", (_topic, payload) => {
       if (payload.length <= receiptBytesMax) this.#options.onReceipt(new Uint8Array(payload));
     });
-    client.once("close", () => {
-      const connected = this.#connected;
-      this.#connected = false;
-      client.end(true);
-      // A broker that knows only 3.1.1 may hang up on a 5 without a word: speak 3.1.1 with the next try.
-      if (!connected && this.#protocolVersion === 5 && this.#reason.startsWith("the broker closed"))
-        this.#protocolVersion = 4;
-      if (this.#stopped) return;
-      this.#options.onState(false, this.#reason);
-      this.#again();
+    client.once("close", () => this.#closed(client));
+  }
+
+  #subscribe(client: MqttClient): void {
+    this.#versionProven = true;
+    // Small packets both ways: with Nagle's algorithm each would wait for the other side's delayed acknowledgement (40 ms).
+    (client.stream as Partial<Socket>).setNoDelay?.(true);
+    client.subscribe(topicOf(this.device, "receipt"), { qos: 1 }, (error) => {
+      if (this.#client !== client || this.#stopped) return;
+      if (error) {
+        this.#hangUp(`the broker refused the subscription to receipts: ${error.message}`);
+        return;
+      }
+      this.#connectedAtMs = performance.now();
+      this.#publishState(client, "online");
+      this.#options.onState(true);
     });
   }
 
-  #again(): void {
+  #failed(error: Error & { code?: unknown }): void {
+    const { code } = error;
+    if (typeof code === "number" && refusedVersion.has(code) && this.#protocolVersion === 5) {
+      this.#protocolVersion = 4;
+      this.#versionProven = false;
+      this.#reason = "";
+      return;
+    }
+    // Some brokers that know only 3.1.1 hang up on a 5 without a word: #closed() tries the other version then.
+    if (code === "ECONNRESET") return;
+    // Of an AggregateError (a name with several addresses) the code is all there is.
+    this.#reason ??= error.message || (typeof code === "string" ? code : "connection failed");
+    if (typeof code === "number" && refusedCredentials.has(code))
+      this.#reason = `the broker refuses this hub's user name or password (${error.message}): set 'username:' and 'password_file:' under 'uplink: mqtt:' in hub.yaml`;
+  }
+
+  #closed(client: MqttClient): void {
+    client.end(true);
+    const connectedMs = this.#connectedAtMs === undefined ? 0 : performance.now() - this.#connectedAtMs;
+    this.#connectedAtMs = undefined;
+    if (this.#client === client) this.#client = undefined;
+    if (this.#stopped) return;
+    const silent = this.#reason === undefined && !this.#versionProven && this.#protocolVersion === 5;
+    if (silent) this.#protocolVersion = 4;
+    if (silent || this.#reason === "") {
+      this.start();
+      return;
+    }
+    // One that hung up on both versions meant something else.
+    if (!this.#versionProven) this.#protocolVersion = 5;
+    if (connectedMs >= stableMs) this.#backOff.reset();
+    this.#options.onState(false, this.#reason ?? "the broker closed the connection");
+    this.#startLater();
+  }
+
+  #startLater(): void {
     this.#timer = setTimeout(() => this.start(), this.#backOff.next());
+  }
+
+  #hangUp(reason: string): void {
+    this.#reason = reason;
+    this.#client?.end(true);
   }
 
   #clientOptions(): IClientOptions {
     const { protocol, host, port, username, passwordFile, caFile } = this.#options.configuration;
-    const { device } = this.#options;
     return {
       protocol,
       host,
       port,
       protocolVersion: this.#protocolVersion,
-      clientId: `ecp-${device}`,
+      clientId: `ecp-${this.device}`,
       clean: true,
       keepalive: keepaliveS,
       connectTimeout: connectTimeoutMs,
       reconnectPeriod: 0,
-      will: { topic: topicOf(device, "status"), payload: Buffer.from('{"state":"offline"}'), qos: 1, retain: true },
+      will: {
+        topic: topicOf(this.device, "status"),
+        payload: Buffer.from('{"state":"offline"}'),
+        qos: 1,
+        retain: true,
+      },
       ...(username !== undefined && { username }),
       ...(passwordFile !== undefined && { password: readFileSync(passwordFile, "utf8").trim() }),
       ...(caFile !== undefined && { ca: readFileSync(caFile) }),
     };
   }
 
+  #publishState(client: MqttClient, state: "online" | "offline"): void {
+    const topic = topicOf(this.device, "status");
+    client.publish(topic, JSON.stringify({ state }), { qos: 1, retain: true }, () => undefined);
+  }
+
   /** Hands a record to the connection; false where there is none. That it arrived only a receipt can say. */
   publish(record: Uint8Array): boolean {
-    if (!this.#connected || !this.#client) return false;
-    this.#client.publish(topicOf(this.#options.device, "record"), Buffer.from(record), { qos: 1 }, () => undefined);
+    const client = this.#client;
+    if (!this.isConnected || !client) return false;
+    if (this.#unacknowledged >= unacknowledgedMax) {
+      this.#hangUp(`the broker has not acknowledged ${unacknowledgedMax} messages`);
+      return false;
+    }
+    this.#unacknowledged++;
+    client.publish(topicOf(this.device, "record"), Buffer.from(record), { qos: 1 }, (error) => {
+      if (this.#client !== client) return;
+      this.#unacknowledged--;
+      if (error && typeof (error as { code?: unknown }).code === "number")
+        this.#hangUp(`the broker refused a record: ${error.message}`);
+    });
     return true;
   }
 
@@ -126,14 +196,11 @@ export class MqttUplink {
     clearTimeout(this.#timer);
     const client = this.#client;
     if (!client) return;
-    if (this.#connected)
-      client.publish(topicOf(this.#options.device, "status"), JSON.stringify({ state: "offline" }), {
-        qos: 1,
-        retain: true,
-      });
+    const { isConnected } = this;
+    if (isConnected) this.#publishState(client, "offline");
     await new Promise<void>((resolve) => {
-      const hard = setTimeout(() => client.end(true, {}, () => resolve()), 1_000);
-      client.end(!this.#connected, {}, () => {
+      const hard = setTimeout(() => client.end(true, {}, () => resolve()), stopTimeoutMs);
+      client.end(!isConnected, {}, () => {
         clearTimeout(hard);
         resolve();
       });

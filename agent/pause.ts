@@ -20,21 +20,27 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
 /** A loop's rest: ends after a while, or at once when there is news. News that came while nobody rested is not lost. */
 export class Rest {
   #news = false;
-  #end: (() => void) | undefined;
+  #end: () => void = () => undefined;
 
   wake(): void {
     this.#news = true;
-    this.#end?.();
+    this.#end();
   }
 
   /** Resolves at the next wake(), at once where there was one since the last rest, after `ms`, or on abort. */
   async rest(ms: number, signal: AbortSignal): Promise<void> {
-    if (!this.#news) {
-      const ended = new AbortController();
-      this.#end = () => ended.abort();
-      await pause(ms, AbortSignal.any([signal, ended.signal]));
-      this.#end = undefined;
-    }
+    if (!this.#news && !signal.aborted)
+      await new Promise<void>((resolve) => {
+        const done = (): void => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", done);
+          resolve();
+        };
+        const timer = setTimeout(done, ms);
+        signal.addEventListener("abort", done);
+        this.#end = done;
+      });
+    this.#end = () => undefined;
     this.#news = false;
   }
 }

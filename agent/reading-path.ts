@@ -19,16 +19,28 @@ import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-sett
 import type { Clock } from "../platform/clock.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { hasValues, statuses, statusLetters } from "../protocol/reading-status.ts";
-import { WalletRefusal } from "../protocol/wallet-message.ts";
+import { sealRowsMax, WalletRefusal, type WalletRefusalReason } from "../protocol/wallet-message.ts";
 import type { LineConfiguration, MeterConfiguration } from "./configuration.ts";
 import type { AgentEvent } from "./event.ts";
 import { pause, Rest } from "./pause.ts";
 import { type Sample, SampleBuffer } from "./sample-buffer.ts";
-import { type Due, nextDue } from "./schedule.ts";
+import { type Due, nextDue, slotEndFrom, UnitRest } from "./schedule.ts";
 import { type WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 /** How soon rows are tried again after the wallet refused them for now, or was away. */
 const sealRetryMs = 1_000;
+/** The wall clock is looked at so often while a slot's end is waited for: it may be set meanwhile. */
+const clockCheckMs = 10_000;
+/** A line that could not be had within this time kept nobody else waiting. */
+const quickFailureMs = 1_000;
+
+/** Refusals that pass: by a receipt, by time, or once the operator has mended the wallet's policy. Rows wait for that. */
+const passingRefusals: ReadonlySet<WalletRefusalReason> = new Set([
+  "ring-full",
+  "rate-exceeded",
+  "unknown-meter",
+  "slot-mismatch",
+]);
 
 /** A meter as the agent holds it. */
 export interface PolledMeter {
@@ -39,10 +51,19 @@ export interface PolledMeter {
   readonly buffer: SampleBuffer;
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
-  /** End of the last slot that a row was made for; undefined before the first. */
+  readonly rest: UnitRest;
+  /** End of the last slot that is dealt with; slots after it are due. Undefined before the start. */
   lastS: number | undefined;
+  lastReading: MeterReading | undefined;
+  /** OCMF letter of the last row; empty before the first. */
   lastStatus: string;
+  /** Slots that passed unread, and rows that were read and could not be sealed, since the start. */
   missed: number;
+  lost: number;
+  /** What the wallet refused last; empty where the last request was granted. */
+  refusal: string;
+  /** Sealing of one meter's rows never runs twice at a time. */
+  sealTail: Promise<void>;
 }
 
 export interface ReadingPathOptions {
@@ -75,9 +96,14 @@ export function polledMeter(configuration: MeterConfiguration, profile: MeterPro
     line,
     buffer: new SampleBuffer(configuration.intervalS),
     sealing: new Rest(),
+    rest: new UnitRest(),
     lastS: undefined,
+    lastReading: undefined,
     lastStatus: "",
     missed: 0,
+    lost: 0,
+    refusal: "",
+    sealTail: Promise.resolve(),
   };
 }
 
@@ -85,24 +111,43 @@ export function polledMeter(configuration: MeterConfiguration, profile: MeterPro
 export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions, signal: AbortSignal): Promise<void> {
   const { clock, emit } = options;
   const { intervalS } = meter.configuration;
+  meter.lastS ??= slotEndFrom(clock.wallMs(), intervalS) - intervalS;
   while (!signal.aborted) {
     const due = nextDue(meter.lastS, clock.wallMs(), intervalS);
-    await pause(Math.max(0, due.timeS * 1_000 - clock.wallMs()), signal);
-    if (signal.aborted) return;
-    // A timer may fire a little early; the row's time is the slot's end all the same.
-    if (clock.wallMs() < due.timeS * 1_000 - 20) continue;
+    const waitMs = due.timeS * 1_000 - clock.wallMs();
+    if (waitMs > 0) {
+      await pause(Math.min(waitMs, clockCheckMs), signal);
+      continue;
+    }
     keepGap(meter, due, options);
-    const reading = await readMeter(meter.line, {
-      profile: meter.profile,
-      unit: meter.configuration.unit,
-      codes: meter.codes,
-      deadlineMs: Math.max(500, intervalS * 1_000 - 100),
-    });
+    const reading = await readOrRest(meter, clock);
+    // The line was closed under the reading because the agent ends. The slot is as unread as those that follow.
+    if (signal.aborted && reading.status === statuses.disconnected) return;
     meter.lastS = due.timeS;
     keep(meter, sampleOf(reading, due.timeS), options);
     emit(readingEvent(meter, reading, due.timeS));
     meter.sealing.wake();
   }
+}
+
+/** Reads the meter; where it rests, it is not asked, and the reading says again what the last one said. */
+async function readOrRest(meter: PolledMeter, clock: Clock): Promise<MeterReading> {
+  const { configuration, profile, codes, line, rest, lastReading } = meter;
+  const { unit, intervalS } = configuration;
+  if (lastReading && rest.isResting(clock.monotonicMs())) return lastReading;
+  const asked = (): number => line.counters.get(unit)?.requests ?? 0;
+  const askedBefore = asked();
+  const startMs = clock.monotonicMs();
+  const deadlineMs = Math.max(500, intervalS * 1_000 - 100);
+  const reading = await readMeter(line, { profile, unit, codes, deadlineMs });
+  // A unit whose turn on the line never came was not asked: others are to blame, and it does not rest for them.
+  const vain =
+    (reading.status === statuses.timeout && asked() > askedBefore) ||
+    (reading.status === statuses.disconnected && clock.monotonicMs() - startMs > quickFailureMs);
+  if (vain) rest.vain(clock.monotonicMs());
+  else if (reading.status !== statuses.timeout) rest.answered();
+  meter.lastReading = reading;
+  return reading;
 }
 
 /** Rows with status N for slots that passed unread. */
@@ -120,24 +165,22 @@ function keepGap(meter: PolledMeter, due: Due, options: ReadingPathOptions): voi
  */
 export function keepStartGap(meter: PolledMeter, lastSealedS: number, options: ReadingPathOptions): void {
   const { intervalS } = meter.configuration;
-  const { timeS } = nextDue(undefined, options.clock.wallMs(), intervalS);
-  if (lastSealedS === 0 || timeS - intervalS <= lastSealedS) {
-    if (lastSealedS > 0 && lastSealedS >= timeS && lastSealedS - timeS < intervalS) meter.lastS = lastSealedS;
-    return;
-  }
-  const row = { timeS: timeS - intervalS, status: statuses.notPresent, values: [] };
-  keep(meter, { codes: meter.codes, row }, options);
+  if (lastSealedS === 0) return;
+  const beforeS = slotEndFrom(options.clock.wallMs(), intervalS) - intervalS;
+  meter.lastS = Math.max(beforeS, lastSealedS);
+  if (beforeS <= lastSealedS) return;
+  keep(meter, { codes: meter.codes, row: { timeS: beforeS, status: statuses.notPresent, values: [] } }, options);
 }
 
-function keep(meter: PolledMeter, sample: Sample, { emit }: ReadingPathOptions): void {
+function keep(meter: PolledMeter, sample: Sample, options: ReadingPathOptions): void {
   const rows = meter.buffer.push(sample);
-  if (rows > 0)
-    emit({
-      event: "lost",
-      meter: meter.configuration.index,
-      rows,
-      detail: "the wallet was away for too long; status N says so",
-    });
+  if (rows > 0) lose(meter, rows, "the wallet was away for too long; status N says so", options);
+}
+
+/** Rows that were read and will never be sealed: never in silence. */
+export function lose(meter: PolledMeter, rows: number, detail: string, { emit }: ReadingPathOptions): void {
+  meter.lost += rows;
+  emit({ event: "lost", meter: meter.configuration.index, rows, detail });
 }
 
 /** A reading as a row. What the driver could not vouch for has no values, whatever its status: F says so. */
@@ -170,66 +213,56 @@ export async function sealRows(meter: PolledMeter, options: ReadingPathOptions, 
 }
 
 /** Seals what is due of a meter's rows. Rows stay in the buffer until the wallet has answered. */
-export async function sealDue(meter: PolledMeter, options: ReadingPathOptions, always = false): Promise<void> {
-  const { wallet, sealEveryS, emit, onSealed } = options;
-  const { index, intervalS } = meter.configuration;
-  while (meter.buffer.length > 0 && (always || meter.buffer.isDue(sealEveryS))) {
-    const head = meter.buffer.head();
-    const rows = head.map((sample) => sample.row);
+export function sealDue(meter: PolledMeter, options: ReadingPathOptions, always = false): Promise<void> {
+  const sealed = meter.sealTail.then(() => sealInTurn(meter, options, always));
+  meter.sealTail = sealed.catch(() => undefined);
+  return sealed;
+}
+
+async function sealInTurn(meter: PolledMeter, options: ReadingPathOptions, always: boolean): Promise<void> {
+  const { buffer } = meter;
+  let rowsMax = sealRowsMax;
+  while (buffer.length > 0 && (always || buffer.isDue(options.sealEveryS))) {
+    const samples = buffer.head().slice(0, rowsMax);
     try {
-      const answer = await wallet.seal({
-        meter: index,
-        plan: 0,
-        slotS: intervalS,
-        codes: (head[0] as Sample).codes,
-        rows,
-      });
-      // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
-      meter.buffer.drop(head);
-      for (const sequence of new Set(answer.sequences)) {
-        const count = answer.sequences.filter((other) => other === sequence).length;
-        if (sequence > 0) emit({ event: "sealed", sequence, meter: index, rows: count });
-        onSealed(sequence);
-      }
+      await seal(meter, samples, options);
+      meter.refusal = "";
     } catch (error) {
       if (error instanceof WalletUnavailable) return; // the rows wait for the wallet's return
       if (!(error instanceof WalletRefusal)) throw error;
-      emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
-      if (error.reason === "ring-full" || error.reason === "rate-exceeded") return; // passes by itself, or by a receipt
-      if (head.length > 1) {
-        // One row is at fault: each by itself, so that the others are not lost with it.
-        await sealOneByOne(meter, head, options);
-        continue;
-      }
-      meter.buffer.drop(head);
-      emit({ event: "lost", meter: index, rows: head.length, detail: error.message });
+      reportRefusal(meter, error, options);
+      if (passingRefusals.has(error.reason)) return;
+      if (samples.length === 1) giveUp(meter, samples[0] as Sample, error, options);
+      else rowsMax = 1; // One row is at fault: each by itself, so that the others are not lost with it.
     }
   }
 }
 
-async function sealOneByOne(
-  meter: PolledMeter,
-  samples: readonly Sample[],
-  options: ReadingPathOptions,
-): Promise<void> {
+async function seal(meter: PolledMeter, samples: readonly Sample[], options: ReadingPathOptions): Promise<void> {
   const { wallet, emit, onSealed } = options;
   const { index, intervalS } = meter.configuration;
-  for (const sample of samples) {
-    try {
-      const answer = await wallet.seal({
-        meter: index,
-        plan: 0,
-        slotS: intervalS,
-        codes: sample.codes,
-        rows: [sample.row],
-      });
-      for (const sequence of answer.sequences) onSealed(sequence);
-    } catch (error) {
-      if (error instanceof WalletUnavailable) return;
-      if (!(error instanceof WalletRefusal)) throw error;
-      if (error.reason === "ring-full" || error.reason === "rate-exceeded") return;
-      emit({ event: "lost", meter: index, rows: 1, detail: error.message });
-    }
-    meter.buffer.drop([sample]);
+  const { codes } = samples[0] as Sample;
+  const rows = samples.map((sample) => sample.row);
+  const { sequences } = await wallet.seal({ meter: index, plan: 0, slotS: intervalS, codes, rows });
+  // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
+  meter.buffer.drop(samples);
+  for (const sequence of new Set(sequences)) {
+    if (sequence === 0) continue; // journaled, and signed when its batch closes
+    emit({ event: "sealed", sequence, meter: index, rows: sequences.filter((other) => other === sequence).length });
+    onSealed(sequence);
   }
+}
+
+function reportRefusal(meter: PolledMeter, error: WalletRefusal, { emit }: ReadingPathOptions): void {
+  if (meter.refusal === error.reason) return; // tried again every second: said once is enough
+  meter.refusal = error.reason;
+  emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
+}
+
+/** Lets go of a row that the wallet will never take. */
+function giveUp(meter: PolledMeter, sample: Sample, error: WalletRefusal, options: ReadingPathOptions): void {
+  meter.buffer.drop([sample]);
+  // An N that the buffer put where a row had been sealed after all, its answer lost: the wallet knows better.
+  const superfluous = error.reason === "row-conflict" && sample.row.status === statuses.notPresent;
+  if (!superfluous) lose(meter, 1, error.message, options);
 }

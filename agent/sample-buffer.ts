@@ -6,6 +6,9 @@ import { statuses } from "../protocol/reading-status.ts";
 import type { Row } from "../protocol/record.ts";
 import { sealRowsMax } from "../protocol/wallet-message.ts";
 
+/** Samples of short slots live in memory only, and no longer than this before they are given to seal. */
+const unsealedSecondsMax = 60;
+
 export interface Sample {
   readonly codes: readonly number[];
   readonly row: Row;
@@ -23,12 +26,12 @@ export class SampleBuffer {
     return this.#samples.length;
   }
 
-  /** Adds a sample; returns how many rows were lost for it. */
+  /** Adds a sample; returns how many rows that said more than N were lost for it. */
   push(sample: Sample): number {
     this.#samples.push(sample);
     if (this.#samples.length <= sealRowsMax) return 0;
     const [first, second, ...rest] = this.#samples as [Sample, Sample, ...Sample[]];
-    const lost = first.row.status === statuses.notPresent ? 1 : 2;
+    const lost = [first, second].filter(({ row }) => row.status !== statuses.notPresent).length;
     const marker = { codes: second.codes, row: { timeS: second.row.timeS, status: statuses.notPresent, values: [] } };
     this.#samples = [marker, ...rest];
     return lost;
@@ -40,6 +43,7 @@ export class SampleBuffer {
     if (last === undefined) return false;
     if (sealEveryS === 0 || this.#slotS >= 60 || this.#samples.length >= sealRowsMax) return true;
     const first = this.#samples[0] as Sample;
+    if (last.row.timeS - first.row.timeS + this.#slotS >= unsealedSecondsMax) return true;
     const window = (sample: Sample): number => Math.ceil(sample.row.timeS / sealEveryS);
     return (
       last.row.timeS % sealEveryS === 0 || window(first) !== window(last) || !this.#joins(first, last, this.length - 1)

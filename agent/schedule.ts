@@ -1,4 +1,5 @@
 /** When readings are due: on the clock's own multiples of the interval (the full second, minute, quarter hour). Pure. */
+import { BackOff } from "../platform/back-off.ts";
 
 /** End of the slot in which `wallMs` lies, or the moment itself where it is one: Unix seconds. */
 export function slotEndFrom(wallMs: number, intervalS: number): number {
@@ -15,11 +16,12 @@ export interface Due {
 /** The rows for missed slots must fit into the buffer of samples; a longer gap shows by the times of its ends. */
 export const missedSlotsMax = 30;
 
-/** The slot that is due next after `lastS`, given the time now, and how many were missed on the way. */
-export function nextDue(lastS: number | undefined, wallMs: number, intervalS: number): Due {
+/**
+ * The slot that is due next after `lastS`, given the time now, and how many were missed on the way. It lies in the past, by
+ * less than half a slot, where it ended a moment ago.
+ */
+export function nextDue(lastS: number, wallMs: number, intervalS: number): Due {
   const soonest = slotEndFrom(wallMs, intervalS);
-  if (lastS === undefined) return { timeS: soonest, missed: 0 };
-  // A slot that ended a moment ago and was not read yet is still read: late by less than half a slot.
   const justEnded = soonest - intervalS;
   const late = justEnded > lastS && wallMs / 1_000 - justEnded < intervalS / 2;
   const timeS = late ? justEnded : soonest;
@@ -29,4 +31,39 @@ export function nextDue(lastS: number | undefined, wallMs: number, intervalS: nu
   }
   const missed = (timeS - lastS) / intervalS - 1;
   return { timeS, missed: Math.min(missed, missedSlotsMax) };
+}
+
+/** So many tries in a row may be in vain before a unit is left alone for a while. */
+export const vainTriesMax = 3;
+const restFirstMs = 1_000;
+export const restLongestMs = 10_000;
+
+/**
+ * The rest of a unit that does not answer. Each try in vain holds its line for a time-out or two; were a dead unit asked in
+ * every slot, the others on its line would lose theirs.
+ */
+export class UnitRest {
+  readonly #pauses: BackOff;
+  #vain = 0;
+  #untilMs = Number.NEGATIVE_INFINITY;
+
+  constructor(random: () => number = Math.random) {
+    this.#pauses = new BackOff({ firstMs: restFirstMs, longestMs: restLongestMs, random });
+  }
+
+  /** A try held the line and brought nothing; `nowMs` is monotonic. */
+  vain(nowMs: number): void {
+    this.#vain++;
+    if (this.#vain >= vainTriesMax) this.#untilMs = nowMs + this.#pauses.next();
+  }
+
+  answered(): void {
+    this.#vain = 0;
+    this.#untilMs = Number.NEGATIVE_INFINITY;
+    this.#pauses.reset();
+  }
+
+  isResting(nowMs: number): boolean {
+    return nowMs < this.#untilMs;
+  }
 }

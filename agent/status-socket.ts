@@ -1,20 +1,30 @@
 /** Where the agent tells its status on this machine: a Unix socket that gives one JSON text to whoever connects. */
-import { chmodSync, existsSync, unlinkSync } from "node:fs";
+import { chmodSync, lstatSync, unlinkSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
 import type { AgentStatus } from "./agent.ts";
 
 const statusBytesMax = 1_048_576;
+const connectionsMax = 8;
+const clientTimeoutMs = 5_000;
+/** Longest path that fits into a sockaddr_un (unix(7)). */
+const socketPathBytesMax = 107;
 
+/** Listens at a path; a socket file that a dead agent left is replaced. Throws Error with a message for people. */
 export async function serveStatus(path: string, status: () => AgentStatus): Promise<{ close(): void }> {
-  if (existsSync(path)) {
+  if (Buffer.byteLength(path) > socketPathBytesMax)
+    throw new Error(`${path} is longer than ${socketPathBytesMax} bytes, the longest path of a Unix socket`);
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found && !found.isSocket()) throw new Error(`${path} is there already, and no socket; it was left as it is`);
+  if (found) {
     if (await isAlive(path)) throw new Error(`another agent answers at ${path}; two must never read the same meters`);
     unlinkSync(path);
   }
   const server = createServer((socket) => {
     socket.on("error", () => socket.destroy());
-    socket.end(JSON.stringify(status()));
+    socket.setTimeout(clientTimeoutMs, () => socket.destroy()); // whoever does not hang up must not keep others out
+    socket.resume().end(JSON.stringify(status()));
   });
-  server.maxConnections = 8;
+  server.maxConnections = connectionsMax;
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => reject(new Error(`cannot listen at ${path}: ${error.message}`)));
     server.listen(path, resolve);
@@ -24,13 +34,16 @@ export async function serveStatus(path: string, status: () => AgentStatus): Prom
 }
 
 function isAlive(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const probe = createConnection(path);
     probe.once("connect", () => {
       probe.destroy();
       resolve(true);
     });
-    probe.once("error", () => resolve(false));
+    probe.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(false);
+      else reject(new Error(`cannot tell whether an agent answers at ${path}: ${error.message}`));
+    });
   });
 }
 
@@ -40,7 +53,7 @@ export function askStatus(path: string): Promise<AgentStatus | undefined> {
     let text = "";
     const socket = createConnection(path);
     socket.setEncoding("utf8");
-    socket.setTimeout(5_000, () => socket.destroy());
+    socket.setTimeout(clientTimeoutMs, () => socket.destroy());
     socket.on("data", (part: string) => {
       text += part;
       if (text.length > statusBytesMax) socket.destroy();

@@ -3,6 +3,7 @@ import { createConnection, type Socket } from "node:net";
 import { BackOff } from "../platform/back-off.ts";
 import { FrameParser, frameOf } from "../platform/framed-channel.ts";
 import type { CborMap } from "../protocol/deterministic-cbor.ts";
+import { Refusal } from "../protocol/refusal.ts";
 import {
   decodeAnswer,
   encodeWalletRequest,
@@ -30,8 +31,6 @@ export class WalletUnavailable extends Error {
   }
 }
 
-const answerTimeoutMs = 15_000;
-
 interface Waiting {
   readonly id: number;
   readonly resolve: (fields: CborMap) => void;
@@ -45,28 +44,34 @@ export class WalletClient {
   #tail: Promise<unknown> = Promise.resolve();
   #nextId = 1;
   #closed = false;
+  readonly #answerTimeoutMs: number;
   readonly #onState: (connected: boolean, detail?: string) => void;
 
-  constructor(path: string, onState: (connected: boolean, detail?: string) => void = () => undefined) {
+  constructor(
+    path: string,
+    onState: (connected: boolean, detail?: string) => void = () => undefined,
+    answerTimeoutMs = 15_000,
+  ) {
     this.path = path;
     this.#onState = onState;
+    this.#answerTimeoutMs = answerTimeoutMs;
   }
 
-  async hello(): Promise<WalletHello> {
-    return readHello(await this.#request({ type: "hello" }));
+  hello(): Promise<WalletHello> {
+    return this.#request({ type: "hello" }, readHello);
   }
-  async enrol(): Promise<Uint8Array> {
-    return readEnrolAnswer(await this.#request({ type: "enrol" }));
+  enrol(): Promise<Uint8Array> {
+    return this.#request({ type: "enrol" }, readEnrolAnswer);
   }
   /** Seals rows. Throws {@link WalletRefusal}, or {@link WalletUnavailable}, after which the same call is safe. */
-  async seal(request: Omit<SealRequest, "type">): Promise<SealAnswer> {
-    return readSealAnswer(await this.#request({ type: "seal", ...request }));
+  seal(request: Omit<SealRequest, "type">): Promise<SealAnswer> {
+    return this.#request({ type: "seal", ...request }, readSealAnswer);
   }
-  async read(from: number, to: number): Promise<ReadAnswer> {
-    return readReadAnswer(await this.#request({ type: "read", from, to }));
+  read(from: number, to: number): Promise<ReadAnswer> {
+    return this.#request({ type: "read", from, to }, readReadAnswer);
   }
-  async release(receipt: Uint8Array): Promise<ReleaseAnswer> {
-    return readReleaseAnswer(await this.#request({ type: "release", receipt }));
+  release(receipt: Uint8Array): Promise<ReleaseAnswer> {
+    return this.#request({ type: "release", receipt }, readReleaseAnswer);
   }
 
   /** Waits until the wallet answers a hello. Rejects when `signal` aborts. */
@@ -88,19 +93,33 @@ export class WalletClient {
     this.#socket?.destroy();
   }
 
-  #request(request: WalletRequest): Promise<CborMap> {
-    const result = this.#tail.then(() => this.#exchange(request));
+  #request<T>(request: WalletRequest, read: (fields: CborMap) => T): Promise<T> {
+    const result = this.#tail.then(async () => {
+      const fields = await this.#exchange(request);
+      try {
+        return read(fields);
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error;
+        this.#socket?.destroy(error);
+        throw this.#unavailable(`its answer makes no sense: ${error.message}`);
+      }
+    });
     this.#tail = result.catch(() => undefined);
     return result;
   }
 
+  #unavailable(reason: string): WalletUnavailable {
+    return new WalletUnavailable(`the wallet at ${this.path} is not reachable: ${reason}`);
+  }
+
   async #exchange(request: WalletRequest): Promise<CborMap> {
+    if (this.#closed) throw this.#unavailable("closed on this side");
     const socket = this.#socket ?? (await this.#connect());
     const id = this.#nextId++ % 0xffff_ffff;
     return new Promise<CborMap>((resolve, reject) => {
       const timer = setTimeout(() => {
-        socket.destroy(new Error(`no answer within ${answerTimeoutMs} ms`));
-      }, answerTimeoutMs);
+        socket.destroy(new Error(`no answer within ${this.#answerTimeoutMs} ms`));
+      }, this.#answerTimeoutMs);
       const settle =
         <T>(action: (value: T) => void) =>
         (value: T): void => {
@@ -120,6 +139,10 @@ export class WalletClient {
       let reason = "the wallet closed the connection";
       let open = false;
       socket.once("connect", () => {
+        if (this.#closed) {
+          socket.destroy();
+          return;
+        }
         open = true;
         this.#socket = socket;
         this.#onState(true);
@@ -129,12 +152,13 @@ export class WalletClient {
         reason = error.message;
       });
       socket.once("close", () => {
-        const error = new WalletUnavailable(`the wallet at ${this.path} is not reachable: ${reason}`);
-        if (!open) reject(error);
-        else {
-          this.#socket = undefined;
-          if (!this.#closed) this.#onState(false, reason);
+        const error = this.#unavailable(reason);
+        if (!open) {
+          reject(error);
+          return;
         }
+        this.#socket = undefined;
+        if (!this.#closed) this.#onState(false, reason);
         this.#waiting?.reject(error);
       });
       socket.on("data", (bytes) => {

@@ -1,5 +1,5 @@
 /** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
-import { Agent } from "../agent/agent.ts";
+import { Agent, PolicyMismatch } from "../agent/agent.ts";
 import type { AgentEvent } from "../agent/event.ts";
 import { serveStatus } from "../agent/status-socket.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
@@ -26,27 +26,20 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
     } as const;
     const { values } = parseCommand("ecp agent", args, options, []);
     const { configuration } = readHubFile(values.config);
-    const log = createLog("agent");
-    const reportLog = logEvents(log);
-    const emit = (event: AgentEvent): void => {
-      if (values.json) process.stdout.write(`${JSON.stringify(event)}\n`);
-      reportLog(event);
-    };
-    const profileOf = (id: string): MeterProfile => findMeterProfile(id) as MeterProfile; // checked with the configuration
-    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling: !values["no-polling"] });
-    const status = await serveStatus(configuration.agentSocket, () => agent.status()).catch((error: Error) => {
-      throw new CommandError(exit.unavailable, {
-        expected: "a socket for the status",
-        got: error.message,
-        where: configuration.agentSocket,
-        todo: "stop the other agent, or name another 'agent: socket:' in hub.yaml",
-      });
-    });
     const ended = new Promise<void>((resolve) => {
       process.once("SIGTERM", resolve);
       process.once("SIGINT", resolve);
       if (values["exit-with-parent"]) process.stdin.resume().once("end", resolve).once("close", resolve);
     });
+    const log = createLog("agent");
+    const reportLog = logEvents(log, systemClock.monotonicMs);
+    const emit = (event: AgentEvent): void => {
+      if (values.json) process.stdout.write(`${JSON.stringify(event)}\n`);
+      reportLog(event);
+    };
+    const profileOf = (id: string): MeterProfile => findMeterProfile(id) as MeterProfile; // checked with the configuration
+    const polling = !values["no-polling"];
+    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling });
     process.on("SIGUSR2", () => {
       agent.stopPolling().then(
         () => emit({ event: "stopped-polling" }),
@@ -56,19 +49,51 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       );
     });
     process.stdout.on("error", () => process.exit(exit.failed)); // whoever listened has gone
-    log.info("started", { config: values.config, meters: configuration.meters.length });
-    const running = agent.start();
-    await Promise.race([running, ended]);
-    await ended;
-    await agent.stop();
-    status.close();
-    process.stdin.destroy();
+    const status = await serveStatus(configuration.agentSocket, () => agent.status()).catch((error: Error) => {
+      throw noStatusSocket(configuration.agentSocket, error);
+    });
+    try {
+      log.info("started", { config: values.config, meters: configuration.meters.length });
+      const started = agent.start().then(() => {
+        if (!polling) emit({ event: "stopped-polling" });
+      });
+      await Promise.race([started, ended]);
+      await ended;
+    } catch (error) {
+      throw error instanceof PolicyMismatch ? notApplied(values.config, error) : error;
+    } finally {
+      await agent.stop();
+      status.close();
+      process.stdin.destroy();
+    }
     return exit.ok;
   },
 };
 
+function noStatusSocket(path: string, error: Error): CommandError {
+  return new CommandError(exit.unavailable, {
+    expected: "a socket for the status",
+    got: error.message,
+    where: path,
+    todo: "stop the other agent, or name another 'agent: socket:' in hub.yaml",
+  });
+}
+
+function notApplied(config: string, error: PolicyMismatch): CommandError {
+  return new CommandError(exit.badConfiguration, {
+    expected: "a wallet that seals for the meters of this configuration",
+    got: error.message,
+    where: config,
+    todo: `ecp config apply --config ${config}, then restart the wallet`,
+  });
+}
+
+/** Lost rows are told at once, and then so often. */
+const lostLogEveryMs = 60_000;
+
 /** What is worth a line in a log that is kept: changes, not each reading. */
-function logEvents(log: Log): (event: AgentEvent) => void {
+function logEvents(log: Log, nowMs: () => number): (event: AgentEvent) => void {
+  const lost = new Map<number, { rows: number; saidMs: number }>();
   const last = new Map<string, string>();
   const changed = (key: string, value: string): boolean => {
     const other = last.get(key) !== value;
@@ -97,13 +122,15 @@ function logEvents(log: Log): (event: AgentEvent) => void {
         if (changed("refused", event.reason))
           log.warn("the wallet refused", { reason: event.reason, detail: event.detail });
         break;
-      case "lost":
-        log.error("readings lost before they were sealed", {
-          meter: event.meter,
-          rows: event.rows,
-          detail: event.detail,
-        });
+      case "lost": {
+        const { meter, detail } = event;
+        const before = lost.get(meter);
+        const rows = (before?.rows ?? 0) + event.rows;
+        const say = before === undefined || nowMs() - before.saidMs >= lostLogEveryMs;
+        lost.set(meter, { rows, saidMs: say ? nowMs() : before.saidMs });
+        if (say) log.error("readings lost before they were sealed", { meter, rowsSinceStart: rows, detail });
         break;
+      }
       default:
         break;
     }

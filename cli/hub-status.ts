@@ -120,6 +120,7 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     meter.lastTimeS === 0 ? "no reading yet" : localTime(meter.lastTimeS * 1_000),
     `${meter.unsealedRows}`,
     `${meter.missedSlots}`,
+    `${meter.lostRows}`,
     meter.line,
   ]);
   const columns = [
@@ -128,6 +129,7 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     { title: "last reading" },
     { title: "unsealed", align: "right" },
     { title: "missed", align: "right" },
+    { title: "lost", align: "right" },
     { title: "line" },
   ] as const;
   return `Agent\n  uplink     ${uplinkText}\n  waiting    ${agent.waiting} records\n\n${formatTable(columns, rows)}`;

@@ -1,5 +1,5 @@
 /** Files that are whole after a power cut, or not there: write aside, fsync, rename, fsync the folder. */
-import { closeSync, constants, fsyncSync, openSync, renameSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 
 /** Makes the entries of a folder durable (a rename or a new file in it). */
@@ -12,22 +12,39 @@ export function syncFolder(folder: string): void {
   }
 }
 
-/** Replaces or makes a file with these bytes and this mode. After it returns, the new content survives a power cut. */
+/**
+ * Replaces or makes a file with these bytes and this mode (less what the umask takes). After it returns, the new content
+ * survives a power cut; where it throws, what was there before is there still.
+ */
 export function writeFileDurably(path: string, content: Uint8Array | string, mode: number): void {
-  const aside = `${path}.new-${process.pid}`;
   const bytes = typeof content === "string" ? Buffer.from(content, "utf8") : content;
-  const descriptor = openSync(aside, "w", mode);
+  replaceFile(path, `${path}.new-${process.pid}`, bytes, constants.O_WRONLY, mode, fsyncSync);
+  syncFolder(dirname(path));
+}
+
+function replaceFile(
+  path: string,
+  aside: string,
+  bytes: Uint8Array,
+  flags: number,
+  mode: number,
+  sync: (descriptor: number) => void,
+): void {
+  // One that a crash left has a mode, or is a link, of its own.
+  rmSync(aside, { force: true });
+  const descriptor = openSync(aside, flags | constants.O_CREAT | constants.O_EXCL, mode);
   try {
-    writeAll(descriptor, bytes);
-    fsyncSync(descriptor);
+    try {
+      writeAll(descriptor, bytes);
+      sync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(aside, path);
   } catch (error) {
-    closeSync(descriptor);
-    unlinkSync(aside);
+    rmSync(aside, { force: true });
     throw error;
   }
-  closeSync(descriptor);
-  renameSync(aside, path);
-  syncFolder(dirname(path));
 }
 
 function writeAll(descriptor: number, bytes: Uint8Array): void {
@@ -40,13 +57,5 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
  * rename itself may be lost in a power cut, and then the old file is there, whole.
  */
 export function replaceFileSynced(path: string, content: Uint8Array, mode: number): void {
-  const aside = `${path}.new`;
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_DSYNC;
-  const descriptor = openSync(aside, flags, mode);
-  try {
-    writeAll(descriptor, content);
-  } finally {
-    closeSync(descriptor);
-  }
-  renameSync(aside, path);
+  replaceFile(path, `${path}.new`, content, constants.O_WRONLY | constants.O_DSYNC, mode, () => undefined);
 }

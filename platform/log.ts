@@ -17,7 +17,9 @@ export function createLog(
 ): Log {
   const at =
     (level: LogLevel) =>
-    (message: string, fields: LogFields = {}) =>
-      write(JSON.stringify({ time: new Date().toISOString(), level, part, message, ...fields }));
+    (message: string, fields: LogFields = {}) => {
+      const own = { time: new Date().toISOString(), level, part, message };
+      write(JSON.stringify({ ...own, ...fields, ...own })); // in this order, and no field takes the place of ours
+    };
   return { info: at("info"), warn: at("warn"), error: at("error") };
 }

@@ -20,18 +20,21 @@ export interface PartOptions {
 }
 
 const lineBytesMax = 1_048_576;
-const stopGraceMs = 10_000;
+/** How long after the child's end its last lines are waited for: a grandchild may hold its pipes open for ever. */
+const lastLinesMs = 1_000;
 
 /** One child process that is started again `restartAfterMs` after each death. */
 export class Part {
   readonly name: string;
   readonly #options: PartOptions;
   readonly #restartAfterMs: number;
+  readonly #stopGraceMs: number;
   #child: ChildProcess | undefined;
   #timer: NodeJS.Timeout | undefined;
   #stopping = false;
 
-  constructor(options: PartOptions, restartAfterMs: number) {
+  constructor(options: PartOptions, restartAfterMs: number, stopGraceMs = 10_000) {
+    this.#stopGraceMs = stopGraceMs;
     this.name = options.name;
     this.#options = options;
     this.#restartAfterMs = restartAfterMs;
@@ -57,6 +60,13 @@ export class Part {
       onErrorLine?.(`${this.name}: cannot be started: ${error.message}`);
       if (child.pid === undefined) this.#ended(child, 127, null);
     });
+    child.once("exit", () => {
+      const hard = setTimeout(() => {
+        child.stdout?.destroy();
+        child.stderr?.destroy();
+      }, lastLinesMs);
+      child.once("close", () => clearTimeout(hard));
+    });
     child.once("close", (code, signal) => this.#ended(child, code, signal));
     if (child.pid !== undefined) onStart?.(child.pid);
   }
@@ -70,14 +80,14 @@ export class Part {
     this.#timer = setTimeout(() => this.start(), this.#restartAfterMs);
   }
 
-  /** Ends the child: SIGTERM, and SIGKILL where that has not helped after ten seconds. Resolves when it is gone. */
+  /** Ends the child: SIGTERM, and SIGKILL where that has not helped after `stopGraceMs`. Resolves when it is gone. */
   async stop(): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#timer);
     const child = this.#child;
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    if (!child) return;
     await new Promise<void>((resolve) => {
-      const hard = setTimeout(() => child.kill("SIGKILL"), stopGraceMs);
+      const hard = setTimeout(() => child.kill("SIGKILL"), this.#stopGraceMs);
       child.once("close", () => {
         clearTimeout(hard);
         resolve();
