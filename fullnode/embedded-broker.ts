@@ -63,7 +63,7 @@ export async function startEmbeddedBroker(host: string, port: number, log: Log):
   aedes.on("clientError", (client, error) => log.info("a client was lost", { client: client.id, got: error.message }));
   aedes.on("connectionError", (_client, error) => log.info("a connection failed", { got: error.message }));
 
-  const server = createServer((socket) => {
+  const server = createServer({ noDelay: true }, (socket) => {
     guard(socket, log);
     aedes.handle(socket);
   });
