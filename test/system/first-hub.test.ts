@@ -98,10 +98,13 @@ test("a first hub: init, check, read, enrol, pin, run, status, export, verify", 
     assert.deepEqual(await running.ended, { code: 0, signal: null });
     const again = scene.start("ecp", "run", "--config", config);
     await fullNode.event(({ event }) => event === "stored", position);
-    await eventually("everything is acknowledged", async () => {
+    await eventually("it reads on, and everything is acknowledged", async () => {
       const { stdout: json } = await scene.run("ecp", "status", "--config", config, "--json");
-      const { wallet } = JSON.parse(json) as { wallet: { through: number; nextSequence: number } | null };
-      return wallet !== null && wallet.through === wallet.nextSequence - 1;
+      const { wallet, agent } = JSON.parse(json) as {
+        wallet: { through: number; nextSequence: number } | null;
+        agent: { meters: { lastStatus: string }[] } | null;
+      };
+      return wallet?.through === (wallet?.nextSequence ?? 0) - 1 && agent?.meters[0]?.lastStatus === "G";
     });
     assert.deepEqual(await again.stop(), { code: 0, signal: null });
     assert.deepEqual(await fullNode.stop(), { code: 0, signal: null });
