@@ -10,7 +10,11 @@ const clientTimeoutMs = 5_000;
 const socketPathBytesMax = 107;
 
 /** Listens at a path; a socket file that a dead agent left is replaced. Throws Error with a message for people. */
-export async function serveStatus(path: string, status: () => AgentStatus): Promise<{ close(): void }> {
+export async function serveStatus(
+  path: string,
+  status: () => AgentStatus,
+  timeoutMs = clientTimeoutMs,
+): Promise<{ close(): void }> {
   if (Buffer.byteLength(path) > socketPathBytesMax)
     throw new Error(`${path} is longer than ${socketPathBytesMax} bytes, the longest path of a Unix socket`);
   const found = lstatSync(path, { throwIfNoEntry: false });
@@ -21,7 +25,7 @@ export async function serveStatus(path: string, status: () => AgentStatus): Prom
   }
   const server = createServer((socket) => {
     socket.on("error", () => socket.destroy());
-    socket.setTimeout(clientTimeoutMs, () => socket.destroy()); // whoever does not hang up must not keep others out
+    socket.setTimeout(timeoutMs, () => socket.destroy()); // whoever does not hang up must not keep others out
     socket.resume().end(JSON.stringify(status()));
   });
   server.maxConnections = connectionsMax;

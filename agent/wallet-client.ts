@@ -114,6 +114,8 @@ export class WalletClient {
 
   async #exchange(request: WalletRequest): Promise<CborMap> {
     if (this.#closed) throw this.#unavailable("closed on this side");
+    const dying = this.#socket?.destroyed ? this.#socket : undefined;
+    if (dying) await new Promise((resolve) => dying.once("close", resolve));
     const socket = this.#socket ?? (await this.#connect());
     const id = this.#nextId++ % 0xffff_ffff;
     return new Promise<CborMap>((resolve, reject) => {
