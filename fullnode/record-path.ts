@@ -23,7 +23,7 @@ import { buildReceipt, receiptAgain, sealReceipt } from "./receipt-building.ts";
 import { RefusalTally, type RefusedSample } from "./refusal-tally.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
 import type { QuarantinedRecord, Store, StoreTransaction } from "./store.ts";
-import { isPassingStoreError } from "./store-sqlite.ts";
+import { isPassingStoreError } from "./store-sqlite-failure.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
 
 export const batchRecordsMax = 512;
