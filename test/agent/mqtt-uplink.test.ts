@@ -1,0 +1,328 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type TestContext, test } from "node:test";
+import { Aedes, type AuthenticateError } from "aedes";
+import type { MqttConfiguration } from "../../agent/configuration.ts";
+import { MqttUplink, unacknowledgedMax } from "../../agent/mqtt-uplink.ts";
+import { BackOff } from "../../platform/back-off.ts";
+import { topicOf } from "../../protocol/mqtt-topic.ts";
+
+const device = "z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
+const record = Uint8Array.of(1, 2, 3);
+
+/** An uplink, what it reports, and a way to wait for that. */
+class UplinkFixture {
+  readonly states: string[] = [];
+  readonly receipts: Uint8Array[] = [];
+  readonly uplink: MqttUplink;
+  #news: () => void = () => undefined;
+
+  constructor(t: TestContext, port: number, more: Partial<MqttConfiguration> = {}, firstMs = 10) {
+    this.uplink = new MqttUplink({
+      configuration: { protocol: "mqtt", host: "127.0.0.1", port, ...more },
+      device,
+      backOff: new BackOff({ firstMs, longestMs: firstMs }),
+      onReceipt: (receipt) => {
+        this.receipts.push(receipt);
+        this.#news();
+      },
+      onState: (connected, detail = "") => {
+        this.states.push(connected ? "connected" : `disconnected: ${detail}`);
+        this.#news();
+      },
+    });
+    t.after(() => this.uplink.stop());
+    this.uplink.start();
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition())
+      await new Promise<void>((resolve) => {
+        this.#news = resolve;
+      });
+  }
+
+  connected(times = 1): Promise<void> {
+    return this.until(() => this.states.filter((state) => state === "connected").length >= times);
+  }
+
+  disconnected(): Promise<void> {
+    return this.until(() => this.states.some((state) => state.startsWith("disconnected")));
+  }
+}
+
+/** aedes on a port: a broker of MQTT 3.1.1 that can be killed and started again at the same port. */
+class BrokerFixture {
+  port = 0;
+  aedes = new Aedes();
+  connects = 0;
+  readonly published: { topic: string; text: string; retain: boolean }[] = [];
+  #server: Server | undefined;
+  readonly #sockets = new Set<Socket>();
+  #news: () => void = () => undefined;
+
+  static async start(t: TestContext, adjust: (aedes: Aedes) => void = () => undefined): Promise<BrokerFixture> {
+    const broker = new BrokerFixture();
+    t.after(() => broker.kill());
+    await broker.start(adjust);
+    return broker;
+  }
+
+  async start(adjust: (aedes: Aedes) => void = () => undefined): Promise<void> {
+    this.aedes = await Aedes.createBroker();
+    adjust(this.aedes);
+    this.aedes.on("publish", ({ topic, payload, retain }, client) => {
+      if (client) this.published.push({ topic, text: payload.toString("latin1"), retain });
+      this.#news();
+    });
+    const server = createServer((socket) => {
+      this.connects++;
+      this.#sockets.add(socket);
+      socket.on("close", () => this.#sockets.delete(socket)).on("error", () => undefined);
+      this.aedes.handle(socket);
+    });
+    this.#server = server;
+    await new Promise<void>((resolve) => server.listen(this.port, "127.0.0.1", resolve));
+    this.port = (server.address() as AddressInfo).port;
+  }
+
+  async kill(): Promise<void> {
+    const server = this.#server;
+    this.#server = undefined;
+    if (!server) return;
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+    await new Promise<void>((resolve) => this.aedes.close(() => resolve()));
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition())
+      await new Promise<void>((resolve) => {
+        this.#news = resolve;
+      });
+  }
+
+  send(topic: string, payload: Buffer): void {
+    this.aedes.publish({ cmd: "publish", topic, payload, qos: 1, retain: false, dup: false }, () => undefined);
+  }
+}
+
+/** A server that does with each connection's first bytes what the script says. */
+async function scriptedBroker(
+  t: TestContext,
+  script: (socket: Socket, protocolLevel: number, connection: number) => void,
+): Promise<number> {
+  const sockets = new Set<Socket>();
+  let connection = 0;
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    const number = ++connection;
+    socket.on("error", () => undefined);
+    // CONNECT: type, remaining length of two bytes at these sizes, length of "MQTT", "MQTT", level (3.1.1 §3.1.2.2).
+    socket.once("data", (bytes) => script(socket, bytes[bytes.indexOf("MQTT") + 4] ?? 0, number));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+function passwordFile(t: TestContext, text: string): string {
+  const folder = mkdtempSync(join(tmpdir(), "ecp-mqtt-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "password");
+  writeFileSync(path, text, { mode: 0o600 });
+  return path;
+}
+
+test("a broker that knows only 3.1.1 is spoken to in 3.1.1 at once, without a word about it, and from then on", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port, {}, 60_000); // one delay, and the test would time out
+  await fixture.connected();
+  assert.deepEqual(fixture.states, ["connected"]);
+  assert.equal(fixture.uplink.protocolVersion, 4);
+  assert.equal(broker.connects, 2);
+});
+
+test("publishes records, says that it is online, and brings receipts of its own device only", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port);
+  assert.equal(fixture.uplink.publish(record), false, "not connected yet");
+  await fixture.connected();
+  assert.equal(fixture.uplink.publish(record), true);
+  await broker.until(() => broker.published.length >= 2);
+  assert.deepEqual(
+    broker.published.toSorted((a, b) => a.topic.localeCompare(b.topic)),
+    [
+      { topic: topicOf(device, "record"), text: "\x01\x02\x03", retain: false },
+      { topic: topicOf(device, "status"), text: '{"state":"online"}', retain: true },
+    ],
+  );
+  broker.send(topicOf(`${device.slice(0, -1)}X`, "receipt"), Buffer.from("another's"));
+  broker.send(topicOf(device, "receipt"), Buffer.alloc(2_049));
+  broker.send(topicOf(device, "receipt"), Buffer.from("ours"));
+  await fixture.until(() => fixture.receipts.length > 0);
+  assert.deepEqual(
+    fixture.receipts.map((receipt) => Buffer.from(receipt).toString()),
+    ["ours"],
+  );
+});
+
+test("a broker that dies is said to be gone, and connected to again; the version found out is kept", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port);
+  await fixture.connected();
+  await broker.kill();
+  await fixture.disconnected();
+  assert.equal(fixture.uplink.isConnected, false);
+  assert.equal(fixture.uplink.publish(record), false);
+  const { connects } = broker;
+  await broker.start();
+  await fixture.connected(2);
+  assert.equal(broker.connects, connects + 1);
+  assert.equal(fixture.uplink.publish(record), true);
+});
+
+test("a broker that is not there: the reason is told, and tries go on", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  await broker.kill();
+  const fixture = new UplinkFixture(t, broker.port);
+  await fixture.until(() => fixture.states.length >= 3);
+  assert.match(fixture.states[0] ?? "", /^disconnected: .*ECONNREFUSED/);
+  await broker.start();
+  await fixture.connected();
+});
+
+for (const [how, end] of [
+  ["hangs up without a word", (socket: Socket) => socket.end()],
+  ["resets the connection", (socket: Socket) => socket.resetAndDestroy()],
+  ["refuses with CONNACK 1 of 3.1.1", (socket: Socket) => socket.end(Buffer.from([0x20, 2, 0, 1]))],
+  ["refuses with CONNACK 0x84 of 5", (socket: Socket) => socket.end(Buffer.from([0x20, 3, 0, 0x84, 0]))],
+] as const)
+  test(`a broker that ${how} on MQTT 5 gets 3.1.1 with the next connection, at once`, async (t) => {
+    const levels: number[] = [];
+    const port = await scriptedBroker(t, (socket, level) => {
+      levels.push(level);
+      if (level === 5) {
+        end(socket);
+        return;
+      }
+      socket.write(Buffer.from([0x20, 2, 0, 0]));
+      socket.on("data", (bytes) => {
+        if (bytes[0] === 0x82) socket.write(Buffer.from([0x90, 3, bytes[2] as number, bytes[3] as number, 1]));
+      });
+    });
+    const fixture = new UplinkFixture(t, port, {}, 60_000);
+    await fixture.connected();
+    assert.deepEqual(levels, [5, 4]);
+    assert.deepEqual(fixture.states, ["connected"]);
+  });
+
+test("a broker that hangs up on both versions is not hammered: one word, then the delay", async (t) => {
+  const levels: number[] = [];
+  const port = await scriptedBroker(t, (socket, level) => {
+    levels.push(level);
+    socket.end();
+  });
+  const fixture = new UplinkFixture(t, port);
+  await fixture.until(() => fixture.states.length >= 2);
+  assert.deepEqual(levels.slice(0, 4), [5, 4, 5, 4]);
+  assert.equal(fixture.states[0], "disconnected: the broker closed the connection");
+});
+
+test("a refused password is said to be that, with where to set it", async (t) => {
+  const broker = await BrokerFixture.start(t, (aedes) => {
+    aedes.authenticate = (_client, username, password, done) => {
+      const right = username === "hub" && password?.toString() === "right";
+      done(right ? null : (Object.assign(new Error("no"), { returnCode: 4 }) as AuthenticateError), right);
+    };
+  });
+  const wrong = new UplinkFixture(t, broker.port, { username: "hub", passwordFile: passwordFile(t, "wrong\n") });
+  await wrong.disconnected();
+  assert.match(wrong.states[0] ?? "", /refuses this hub's user name or password .*'password_file:' .*hub\.yaml/);
+  const right = new UplinkFixture(t, broker.port, { username: "hub", passwordFile: passwordFile(t, "right\n") });
+  await right.connected(); // control
+  assert.deepEqual(right.states, ["connected"]);
+});
+
+test("a password file that is missing is told, and may come later", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const path = passwordFile(t, "right");
+  rmSync(path);
+  const fixture = new UplinkFixture(t, broker.port, { username: "hub", passwordFile: path });
+  await fixture.disconnected();
+  assert.match(fixture.states[0] ?? "", /ENOENT.*password/);
+  writeFileSync(path, "right");
+  await fixture.connected();
+});
+
+test("a refused subscription is told and tried again: without receipts nothing is ever released", async (t) => {
+  let refusals = 1;
+  const broker = await BrokerFixture.start(t, (aedes) => {
+    aedes.authorizeSubscribe = (_client, subscription, done) => done(null, refusals-- > 0 ? null : subscription);
+  });
+  const fixture = new UplinkFixture(t, broker.port);
+  await fixture.connected();
+  assert.equal(fixture.states.length, 2);
+  assert.match(fixture.states[0] ?? "", /refused the subscription to receipts/);
+});
+
+test("a broker that acknowledges nothing is hung up on before the messages fill the memory", async (t) => {
+  const port = await scriptedBroker(t, (socket, level) => {
+    if (level === 5) {
+      socket.end();
+      return;
+    }
+    socket.write(Buffer.from([0x20, 2, 0, 0]));
+    socket.on("data", (bytes) => {
+      if (bytes[0] === 0x82) socket.write(Buffer.from([0x90, 3, bytes[2] as number, bytes[3] as number, 1]));
+    });
+  });
+  const fixture = new UplinkFixture(t, port, {}, 60_000);
+  await fixture.connected();
+  let taken = 0;
+  while (fixture.uplink.publish(record)) taken++;
+  assert.equal(taken, unacknowledgedMax);
+  await fixture.disconnected();
+  assert.match(fixture.states.at(-1) ?? "", /has not acknowledged 256 messages/);
+});
+
+test("acknowledged messages do not count: a broker that works takes any number", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port);
+  await fixture.connected();
+  const records = (): number => broker.published.filter(({ topic }) => topic.endsWith("/record")).length;
+  for (let i = 0; i < 4; i++) {
+    for (let k = 0; k < unacknowledgedMax / 2; k++) assert.equal(fixture.uplink.publish(record), true);
+    await broker.until(() => records() === ((i + 1) * unacknowledgedMax) / 2);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.deepEqual(fixture.states, ["connected"]);
+});
+
+test("stop() says goodbye, and nothing connects again", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port);
+  await fixture.connected();
+  await fixture.uplink.stop();
+  await broker.until(() => broker.published.some(({ text }) => text === '{"state":"offline"}'));
+  fixture.uplink.start();
+  assert.equal(fixture.uplink.isConnected, false);
+  assert.deepEqual(fixture.states, ["connected"]);
+});
+
+test("stop() ends at once while a connection is tried, and while a delay runs", async (t) => {
+  const port = await scriptedBroker(t, () => undefined); // accepts, and never answers
+  const trying = new UplinkFixture(t, port);
+  await trying.uplink.stop();
+  const broker = await BrokerFixture.start(t);
+  await broker.kill();
+  const waiting = new UplinkFixture(t, broker.port, {}, 60_000);
+  await waiting.disconnected();
+  await waiting.uplink.stop();
+});
