@@ -6,7 +6,8 @@
  * All integers big-endian. Every block:          First block of a commit, besides:
  *    0  4  magic "ECPJ"                            32  2  blocks of the commit
  *    4  2  format version                          34  2  records in it
- *    6  2  part: index of the block in its commit  36  2  pending rows in it
+ *    6  2  part: index of the block in its commit, 36  2  pending rows in it
+ *          ffff in a filler
  *    8  4  segment                                 38  2  0
  *   12  4  generation of the segment, from 1       40  4  epoch
  *   16  4  block number in the segment             44  4  first sequence (the next one where it has no record)
@@ -29,6 +30,7 @@ const formatVersion = 1;
 const headerBytes = 32;
 const firstHeaderBytes = 96;
 const crcOffset = 28;
+const fillerPart = 0xffff;
 
 const zeros = Buffer.alloc(blockBytes);
 
@@ -171,13 +173,18 @@ export function readCommit(
 }
 
 /**
- * Whether a block was never written since its segment got this generation: all zeros, or a whole block of an older one.
- * Anything else is the trace of a write that may have been acknowledged.
+ * A block of no commit and of generation 0. It takes the place of zeros and noise in a segment that is used again, so that
+ * there every block is whole before it is written: zeros are then the trace of a write, too.
  */
-export function isUntouched(block: Buffer, generation: number): boolean {
-  const header = readBlockHeader(block);
-  if (header !== undefined) return header.generation < generation;
-  return isBlank(block);
+export function fillerBlock(segment: number, block: number): Buffer {
+  const bytes = Buffer.alloc(blockBytes);
+  bytes.writeUInt32BE(magic, 0);
+  bytes.writeUInt16BE(formatVersion, 4);
+  bytes.writeUInt16BE(fillerPart, 6);
+  bytes.writeUInt32BE(segment, 8);
+  bytes.writeUInt32BE(block, 16);
+  bytes.writeUInt32BE(crc32(bytes), crcOffset);
+  return bytes;
 }
 
 /** Whether a block holds nothing but zeros, as it was made. */

@@ -1,14 +1,6 @@
 /** Reading a segment back: which commits it holds, where its tail is, and what is neither whole nor untouched. Pure. */
 import { createHash } from "node:crypto";
-import {
-  blockBytes,
-  blocksMaxAt,
-  type CommitHeader,
-  isBlank,
-  isUntouched,
-  readBlockHeader,
-  readCommit,
-} from "./journal-block.ts";
+import { blockBytes, blocksMaxAt, type CommitHeader, isBlank, readBlockHeader, readCommit } from "./journal-block.ts";
 
 export interface Commit {
   readonly header: CommitHeader;
@@ -73,7 +65,7 @@ export function walkSegment(bytes: Buffer, segment: number, generation: number, 
     last = { commitNumber: header.commitNumber, hash };
     block = header.block + header.blocks;
   }
-  const spoiltBlocks = touchedFrom(bytes, block, generation);
+  const spoiltBlocks = touchedFrom(bytes, block, generation, generation === 1);
   return { commits, nextBlock: block + spoiltBlocks, spoiltBlocks, holes };
 }
 
@@ -96,21 +88,29 @@ export function firstCommitBehindDamage(bytes: Buffer, segment: number): CommitH
   return first;
 }
 
-/** How many blocks from here on, up to the last one, bear traces of writes of this generation. */
-export function touchedFrom(bytes: Buffer, from: number, generation: number): number {
+/**
+ * How many blocks from here on, up to the last one, bear traces of writes of this generation: all that are not whole blocks
+ * of an older one. Zeros are no trace where `blankIsOld`: in a segment that was never used before.
+ */
+export function touchedFrom(bytes: Buffer, from: number, generation: number, blankIsOld: boolean): number {
   let end = from;
   // One commit is in flight at a time: behind as many clean blocks as it can take, nothing of the tail can lie.
-  for (let block = from; block < bytes.length / blockBytes && block < end + blocksMaxAt(from); block++)
-    if (!isUntouched(blockAt(bytes, block), generation)) end = block + 1;
+  for (let block = from; block < bytes.length / blockBytes && block < end + blocksMaxAt(from); block++) {
+    const header = readBlockHeader(blockAt(bytes, block));
+    const isOld = header ? header.generation < generation : blankIsOld && isBlank(blockAt(bytes, block));
+    if (!isOld) end = block + 1;
+  }
   return end - from;
 }
 
-/** Blocks at and behind `from` that hold neither zeros nor a whole block of any generation. */
-export function noiseFrom(bytes: Buffer, from: number): number[] {
-  const noise: number[] = [];
-  for (let block = from; block < bytes.length / blockBytes; block++)
-    if (readBlockHeader(blockAt(bytes, block)) === undefined && !isBlank(blockAt(bytes, block))) noise.push(block);
-  return noise;
+/** Blocks at and behind `from` that are not whole blocks of any generation; blank ones only where they count as traces. */
+export function unwholeFrom(bytes: Buffer, from: number, blankIsOld: boolean): number[] {
+  const found: number[] = [];
+  for (let block = from; block < bytes.length / blockBytes; block++) {
+    const bytesOfIt = blockAt(bytes, block);
+    if (readBlockHeader(bytesOfIt) === undefined && !(blankIsOld && isBlank(bytesOfIt))) found.push(block);
+  }
+  return found;
 }
 
 /** The highest generation that any whole block of these names; 0 where none does. */

@@ -7,7 +7,7 @@ import { dirname } from "node:path";
 import { syncFolder } from "../platform/durable-file.ts";
 import { type DecodedRecord, decodeRecord } from "../protocol/record.ts";
 import { WalletRefusal } from "../protocol/wallet-message.ts";
-import { blockBytes, type CommitHeader, commitBlocksMax, encodeCommit, isBlank } from "./journal-block.ts";
+import { blockBytes, type CommitHeader, commitBlocksMax, encodeCommit, fillerBlock, isBlank } from "./journal-block.ts";
 import {
   type CommitBody,
   commitRecordsMax,
@@ -25,8 +25,8 @@ import {
   commitHash,
   generationOf,
   type Hole,
-  noiseFrom,
   touchedFrom,
+  unwholeFrom,
   type Walk,
   walkSegment,
 } from "./journal-walk.ts";
@@ -273,10 +273,10 @@ export class Journal {
     // The position that releases a segment is on disk before the segment is overwritten: this one was not touched by us.
     if (index >= 0 && !this.#isRecyclable(index)) return 0;
     const bytes = this.#ring.read(this.#nextSegment);
-    const firstIsBlank = isBlank(bytes.subarray(0, blockBytes));
     const span = this.#spans[index];
-    // Without a whole commit the segment is fresh, or its whole blocks are what is left of a commit that was cut.
-    return touchedFrom(bytes, 0, (span?.generation ?? 0) + 1) || (span || firstIsBlank ? 0 : 1);
+    const touched = touchedFrom(bytes, 0, (span?.generation ?? 0) + 1, true);
+    // The first block of a segment in use was written.
+    return touched || (span && isBlank(bytes.subarray(0, blockBytes)) ? 1 : 0);
   }
 
   #applyCommit(commit: Commit, pendingFrom: number): void {
@@ -334,8 +334,9 @@ export class Journal {
     this.#spans = [...this.#spans.filter((other) => other.segment !== segment), span];
     this.#spoiltAhead = false;
     const commitNumber = this.#written(bytes, bytes.length / blockBytes);
-    // What is spoilt here was voided by this very commit, or is older still: it must not look like the trace of a write to come.
-    for (const block of noiseFrom(old, this.#nextBlock)) this.#ring.write(segment, block, Buffer.alloc(blockBytes));
+    // What is spoilt here was voided by this very commit, or is older: it must not look like the trace of a write to come.
+    for (const block of unwholeFrom(old, this.#nextBlock, generation === 1))
+      this.#ring.write(segment, block, fillerBlock(segment, block));
     return commitNumber;
   }
 
