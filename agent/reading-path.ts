@@ -31,6 +31,8 @@ import { type WalletClient, WalletUnavailable } from "./wallet-client.ts";
 const sealRetryMs = 1_000;
 /** The wall clock is looked at so often while a slot's end is waited for: it may be set meanwhile. */
 const clockCheckMs = 10_000;
+/** A reading may take so long even where the interval is shorter: a slow meter has fewer readings, not none. */
+const slowReadingMs = 5_000;
 /** A line that could not be had within this time kept nobody else waiting. */
 const quickFailureMs = 1_000;
 
@@ -135,14 +137,14 @@ async function readOrRest(meter: PolledMeter, clock: Clock): Promise<MeterReadin
   const { configuration, profile, codes, line, rest, lastReading } = meter;
   const { unit, intervalS } = configuration;
   if (lastReading && rest.isResting(clock.monotonicMs())) return lastReading;
-  const asked = (): number => line.counters.get(unit)?.requests ?? 0;
-  const askedBefore = asked();
+  const timeouts = (): number => line.counters.get(unit)?.timeouts ?? 0;
+  const timeoutsBefore = timeouts();
   const startMs = clock.monotonicMs();
-  const deadlineMs = Math.max(500, intervalS * 1_000 - 100);
+  const deadlineMs = Math.max(slowReadingMs, intervalS * 1_000);
   const reading = await readMeter(line, { profile, unit, codes, deadlineMs });
-  // A unit whose turn on the line never came was not asked: others are to blame, and it does not rest for them.
+  // A unit whose turn on the line never came let nobody wait: others are to blame, and it does not rest for them.
   const vain =
-    (reading.status === statuses.timeout && asked() > askedBefore) ||
+    (reading.status === statuses.timeout && timeouts() > timeoutsBefore) ||
     (reading.status === statuses.disconnected && clock.monotonicMs() - startMs > quickFailureMs);
   if (vain) rest.vain(clock.monotonicMs());
   else if (reading.status !== statuses.timeout) rest.answered();
@@ -230,10 +232,13 @@ async function sealInTurn(meter: PolledMeter, options: ReadingPathOptions, alway
     } catch (error) {
       if (error instanceof WalletUnavailable) return; // the rows wait for the wallet's return
       if (!(error instanceof WalletRefusal)) throw error;
+      if (samples.length > 1 && !passingRefusals.has(error.reason)) {
+        rowsMax = 1; // One row is at fault: each by itself, so that the others are not lost with it.
+        continue;
+      }
       reportRefusal(meter, error, options);
       if (passingRefusals.has(error.reason)) return;
-      if (samples.length === 1) giveUp(meter, samples[0] as Sample, error, options);
-      else rowsMax = 1; // One row is at fault: each by itself, so that the others are not lost with it.
+      giveUp(meter, samples[0] as Sample, error, options);
     }
   }
 }

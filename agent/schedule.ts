@@ -48,7 +48,7 @@ export class UnitRest {
   #untilMs = Number.NEGATIVE_INFINITY;
 
   constructor(random: () => number = Math.random) {
-    this.#pauses = new BackOff({ firstMs: restFirstMs, longestMs: restLongestMs, random });
+    this.#pauses = new BackOff({ firstMs: restFirstMs, longestMs: restLongestMs, jitter: 0.2, random });
   }
 
   /** A try held the line and brought nothing; `nowMs` is monotonic. */
