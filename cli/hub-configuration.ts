@@ -102,7 +102,7 @@ class Source {
   }
 }
 
-const validate = new Ajv2020({ allErrors: false, useDefaults: true, verbose: true }).compile<HubFile>(schema);
+const validate = new Ajv2020({ allErrors: true, useDefaults: true, verbose: true }).compile<HubFile>(schema);
 
 /** Reads hub.yaml. Throws {@link CommandError} with file:line:column. Relative paths count from the file's folder. */
 export function readHubFile(path: string): Hub {
@@ -138,7 +138,7 @@ export function hubOf(path: string, text: string): Hub {
   const [problem] = document.errors;
   if (problem) throw source.at(problem.pos[0], "YAML that can be read", problem.message.split("\n")[0] ?? "");
   const data: unknown = document.toJS({ maxAliasCount: 0 });
-  if (!validate(data)) throw schemaError(source, (validate.errors as ErrorObject[])[0] as ErrorObject);
+  if (!validate(data)) throw schemaError(source, worstOf(validate.errors as ErrorObject[]));
   const folder = dirname(resolve(path));
   const meters = data.meters.map((meter, index) => meterOf(meter, index, data, source));
   checkUnique(source, meters, "index", "an index of its own");
@@ -251,6 +251,11 @@ function checkUnique(
   });
 }
 
+/** The one error to show. A key that was mistyped is missing as well: that it is unknown says where to look. */
+function worstOf(errors: readonly ErrorObject[]): ErrorObject {
+  return errors.find(({ keyword }) => keyword === "additionalProperties") ?? (errors[0] as ErrorObject);
+}
+
 /** What the schema found, in words. */
 function schemaError(source: Source, error: ErrorObject): CommandError {
   const path = error.instancePath
@@ -277,6 +282,10 @@ function schemaError(source: Source, error: ErrorObject): CommandError {
         `${name}: ${String(params.type) === "object" ? "a block of keys" : `an ${params.type}`.replace(/^an (?![aeiou])/, "a ")}`,
         got,
       );
+    case "pattern": {
+      const { description } = error.parentSchema as { description?: string };
+      return source.error(path, `${name}: ${description ?? error.message}`, got);
+    }
     case "minProperties":
     case "maxProperties":
       return source.error(path, "a name and one of 'serial:' and 'tcp:'", Object.keys(error.data as object).join(", "));
