@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { Aedes, type AuthenticateError } from "aedes";
+import type { AuthenticateError } from "aedes";
 import type { MqttConfiguration } from "../../agent/configuration.ts";
 import { MqttUplink, unacknowledgedMax } from "../../agent/mqtt-uplink.ts";
 import { BackOff } from "../../platform/back-off.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
+import { BrokerFixture } from "./broker-fixture.ts";
 
 const device = "z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
 const record = Uint8Array.of(1, 2, 3);
@@ -51,62 +52,6 @@ class UplinkFixture {
 
   disconnected(): Promise<void> {
     return this.until(() => this.states.some((state) => state.startsWith("disconnected")));
-  }
-}
-
-/** aedes on a port: a broker of MQTT 3.1.1 that can be killed and started again at the same port. */
-class BrokerFixture {
-  port = 0;
-  aedes = new Aedes();
-  connects = 0;
-  readonly published: { topic: string; text: string; retain: boolean }[] = [];
-  #server: Server | undefined;
-  readonly #sockets = new Set<Socket>();
-  #news: () => void = () => undefined;
-
-  static async start(t: TestContext, adjust: (aedes: Aedes) => void = () => undefined): Promise<BrokerFixture> {
-    const broker = new BrokerFixture();
-    t.after(() => broker.kill());
-    await broker.start(adjust);
-    return broker;
-  }
-
-  async start(adjust: (aedes: Aedes) => void = () => undefined): Promise<void> {
-    this.aedes = await Aedes.createBroker();
-    adjust(this.aedes);
-    this.aedes.on("publish", ({ topic, payload, retain }, client) => {
-      if (client) this.published.push({ topic, text: payload.toString("latin1"), retain });
-      this.#news();
-    });
-    const server = createServer((socket) => {
-      this.connects++;
-      this.#sockets.add(socket);
-      socket.on("close", () => this.#sockets.delete(socket)).on("error", () => undefined);
-      this.aedes.handle(socket);
-    });
-    this.#server = server;
-    await new Promise<void>((resolve) => server.listen(this.port, "127.0.0.1", resolve));
-    this.port = (server.address() as AddressInfo).port;
-  }
-
-  async kill(): Promise<void> {
-    const server = this.#server;
-    this.#server = undefined;
-    if (!server) return;
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise<void>((resolve) => server.close(() => resolve()));
-    await new Promise<void>((resolve) => this.aedes.close(() => resolve()));
-  }
-
-  async until(condition: () => boolean): Promise<void> {
-    while (!condition())
-      await new Promise<void>((resolve) => {
-        this.#news = resolve;
-      });
-  }
-
-  send(topic: string, payload: Buffer): void {
-    this.aedes.publish({ cmd: "publish", topic, payload, qos: 1, retain: false, dup: false }, () => undefined);
   }
 }
 
