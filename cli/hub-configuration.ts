@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
-import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseDocument } from "yaml";
+import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
 import type {
   HubConfiguration,
   LineConfiguration,
@@ -17,6 +17,8 @@ import schema from "./hub.schema.json" with { type: "json" };
 
 const configurationBytesMax = 262_144;
 const daySeconds = 86_400;
+/** Longest path that fits into a sockaddr_un (unix(7)). */
+const socketPathBytesMax = 107;
 const ipv6Brackets = /^\[|\]$/g;
 
 /** The file's form, as the schema has it. */
@@ -136,26 +138,33 @@ export function hubOf(path: string, text: string): Hub {
   const document = parseDocument(text, { lineCounter: lines, strict: true, uniqueKeys: true });
   const source = new Source(path, document, lines);
   const [problem] = document.errors;
-  if (problem) throw source.at(problem.pos[0], "YAML that can be read", problem.message.split("\n")[0] ?? "");
-  const data: unknown = document.toJS({ maxAliasCount: 0 });
+  if (problem) throw source.at(problem.pos[0], "YAML that can be read", yamlProblem(problem.message));
+  visit(document, {
+    Alias: (_, alias) => {
+      throw source.at(alias.range?.[0] ?? 0, "each value written out", `the alias *${alias.source}`);
+    },
+  });
+  const data: unknown = document.toJS();
   if (!validate(data)) throw schemaError(source, worstOf(validate.errors as ErrorObject[]));
   const folder = dirname(resolve(path));
   const meters = data.meters.map((meter, index) => meterOf(meter, index, data, source));
   checkUnique(source, meters, "index", "an index of its own");
   checkUnique(source, meters, "name", "a name of its own");
-  data.lines.forEach((line, index) => {
-    if (data.lines.findIndex((other) => other.name === line.name) !== index)
-      throw source.error(["lines", index, "name"], "a name of its own for each line", line.name);
-  });
+  checkLines(source, data.lines);
+  checkUnits(source, meters);
   const sealEveryS = data.wallet.seal_every_s;
   const walletFolder = resolve(folder, data.wallet.folder);
+  const walletSocket = resolve(folder, data.wallet.socket ?? join(walletFolder, "wallet.sock"));
+  const agentSocket = resolve(folder, data.agent?.socket ?? "agent.sock");
+  checkSocket(source, ["wallet", "socket"], walletSocket);
+  checkSocket(source, ["agent", "socket"], agentSocket);
   return {
     file: path,
     configuration: {
       walletFolder,
-      walletSocket: resolve(folder, data.wallet.socket ?? join(walletFolder, "wallet.sock")),
+      walletSocket,
       ...(data.wallet.passphrase_file && { passphraseFile: resolve(folder, data.wallet.passphrase_file) }),
-      agentSocket: resolve(folder, data.agent?.socket ?? "agent.sock"),
+      agentSocket,
       lines: data.lines.map((line, index) => lineOf(line, index, source)),
       meters,
       sealEveryS,
@@ -219,11 +228,14 @@ function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile,
 
 function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, source: Source): MqttConfiguration {
   const url = URL.canParse(mqtt.url) ? new URL(mqtt.url) : undefined;
-  if (!url || url.hostname === "")
+  if (!url || url.hostname === "" || url.port === "0" || url.search !== "" || url.hash !== "")
     throw source.error(["uplink", "mqtt", "url"], "mqtt://host:port or mqtts://host:port", mqtt.url);
   const protocol = url.protocol === "mqtts:" ? "mqtts" : "mqtt";
   if (mqtt.ca_file && protocol === "mqtt")
     throw source.error(["uplink", "mqtt", "ca_file"], "an mqtts:// address beside a ca_file", mqtt.url, true);
+  // MQTT 3.1.1 §3.1.2.9: without a user name there must be no password.
+  if (mqtt.password_file && !mqtt.username)
+    throw source.error(["uplink", "mqtt", "password_file"], "a username beside the password_file", "none", true);
   return {
     protocol,
     host: url.hostname.replace(ipv6Brackets, ""),
@@ -256,6 +268,36 @@ function worstOf(errors: readonly ErrorObject[]): ErrorObject {
   return errors.find(({ keyword }) => keyword === "additionalProperties") ?? (errors[0] as ErrorObject);
 }
 
+function checkLines(source: Source, lines: HubFile["lines"]): void {
+  const endOf = ({ serial, tcp }: HubFile["lines"][number]): string => serial?.path ?? `${tcp?.host}:${tcp?.port}`;
+  lines.forEach((line, index) => {
+    const before = lines.slice(0, index);
+    if (before.some((other) => other.name === line.name))
+      throw source.error(["lines", index, "name"], "a name of its own for each line", line.name);
+    const same = before.find((other) => endOf(other) === endOf(line));
+    if (same)
+      throw source.error(["lines", index], "a port of its own for each line", `${endOf(line)}, as ${same.name} has`);
+  });
+}
+
+/** One meter read under two names would count its energy twice. */
+function checkUnits(source: Source, meters: readonly MeterConfiguration[]): void {
+  meters.forEach(({ line, unit }, index) => {
+    const same = meters.slice(0, index).find((other) => other.line === line && other.unit === unit);
+    if (same)
+      throw source.error(
+        ["meters", index, "unit"],
+        `a unit of its own for each meter of the line ${line}`,
+        `${unit}, as ${same.name} has`,
+      );
+  });
+}
+
+function checkSocket(source: Source, path: readonly string[], socket: string): void {
+  if (Buffer.byteLength(socket) > socketPathBytesMax)
+    throw source.error(path, `a socket's path of at most ${socketPathBytesMax} bytes`, socket);
+}
+
 /** What the schema found, in words. */
 function schemaError(source: Source, error: ErrorObject): CommandError {
   const path = error.instancePath
@@ -276,12 +318,6 @@ function schemaError(source: Source, error: ErrorObject): CommandError {
       return source.error(path, `the key '${String(params.missingProperty)}' in ${name}`, "it is missing");
     case "enum":
       return source.error(path, `${name}: one of ${(params.allowedValues as unknown[]).join(", ")}`, got);
-    case "type":
-      return source.error(
-        path,
-        `${name}: ${String(params.type) === "object" ? "a block of keys" : `an ${params.type}`.replace(/^an (?![aeiou])/, "a ")}`,
-        got,
-      );
     case "pattern": {
       const { description } = error.parentSchema as { description?: string };
       return source.error(path, `${name}: ${description ?? error.message}`, got);
@@ -290,10 +326,31 @@ function schemaError(source: Source, error: ErrorObject): CommandError {
     case "maxProperties":
       return source.error(path, "a name and one of 'serial:' and 'tcp:'", Object.keys(error.data as object).join(", "));
     default:
-      return source.error(path, `${name}: ${error.message}`, got);
+      return source.error(path, `${name}: ${wanted(error.parentSchema as ValueSchema)}`, got);
+  }
+}
+
+type ValueSchema = { type?: string; minimum?: number; maximum?: number; minItems?: number; maxItems?: number };
+
+/** What a value's schema asks for, in words. */
+function wanted({ type, minimum, maximum, minItems, maxItems }: ValueSchema): string {
+  switch (type) {
+    case "object":
+      return "a block of keys";
+    case "array":
+      return `a list of ${minItems} to ${maxItems} different items`;
+    case "integer":
+      return `an integer from ${minimum} to ${maximum}`;
+    default:
+      return "a text that is not empty";
   }
 }
 
 function shown(value: unknown): string {
-  return (JSON.stringify(value) ?? "nothing").slice(0, 80);
+  return value === null ? "nothing" : (JSON.stringify(value) ?? "nothing").slice(0, 80);
+}
+
+/** The library's words without the place, which is said beside them, and without advice on its own use. */
+function yamlProblem(message: string): string {
+  return message.replace(/ at line \d+, column \d+:?[\s\S]*$/, "").replace(/; please use .*$/, "");
 }
