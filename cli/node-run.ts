@@ -93,6 +93,9 @@ async function serve(
       failure ??= error ?? new Error("unknown");
       end();
     },
+  }).catch((error: unknown) => {
+    process.stdin.destroy(); // an open standard input would keep a node alive that could not start
+    throw error;
   });
   say({ event: "started", pid: process.pid, part: "node", broker: node.brokerUrl, node: node.did });
   started = true;
