@@ -17,7 +17,11 @@ test("copied to an empty folder, ecp-demo runs there with whatever Node the syst
   // The PATH of the system's own programs: an old Node, or none.
   const env = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: scene.folder, TMPDIR: scene.temporary };
   const demo = scene.startCommand("./ecp-demo", ["--for", "5", "--interval", "1", "--json"], { cwd: alone, env });
-  assert.deepEqual(await demo.ended, { code: 0, signal: null }, [...demo.stderr, ...demo.stdout.slice(-20)].join("\n"));
+  assert.deepEqual(
+    await demo.ending(),
+    { code: 0, signal: null },
+    [...demo.stderr, ...demo.stdout.slice(-20)].join("\n"),
+  );
   const { summary } = JSON.parse(demo.stdout.at(-1) as string) as { summary: Record<string, number> };
   assert.ok((summary.readings ?? 0) >= 3, JSON.stringify(summary));
   assert.deepEqual([summary.missing, summary.refused, summary.acknowledged], [0, 0, summary.sealed]);

@@ -45,7 +45,7 @@ test("node, agent, wallet and simulator are killed once each: missing 0, no sequ
     for (let i = 0; i < count; i++) await demo.event(() => true, moment + i);
   }
   demo.signal("SIGINT");
-  assert.equal((await demo.ended).code, 0, demo.stdout.slice(-30).join("\n"));
+  assert.equal((await demo.ending()).code, 0, demo.stdout.slice(-30).join("\n"));
   const { summary } = JSON.parse(demo.stdout.at(-1) as string) as { summary: Record<string, number> };
   assert.equal(summary.missing, 0);
   assert.equal(summary.refused, 0);

@@ -40,7 +40,7 @@ const partNames = ["agent", "node", "simulator", "wallet"];
 test("the demo for ten seconds: all acknowledged, JSON only, no process and no file left", async (t) => {
   const scene = new Scene(t);
   const demo = scene.start("ecp-demo", "run", "--for", "10", "--interval", "1", "--json");
-  assert.deepEqual(await demo.ended, { code: 0, signal: null }, demo.stderr.join("\n"));
+  assert.deepEqual(await demo.ending(), { code: 0, signal: null }, demo.stderr.join("\n"));
   for (const line of demo.stdout) assert.doesNotThrow(() => JSON.parse(line), `a JSON object: ${line}`);
   assert.deepEqual(demo.stderr, [], "with --json what is logged is an event on stdout");
   const summary = summaryOf(demo);
@@ -60,7 +60,7 @@ test("started again on the same data, the demo goes on: one chain, nothing doubl
   const lasts: number[] = [];
   for (const round of [1, 2]) {
     const demo = scene.start("ecp-demo", ...args);
-    assert.equal((await demo.ended).code, 0, demo.stdout.slice(-20).join("\n"));
+    assert.equal((await demo.ending()).code, 0, demo.stdout.slice(-20).join("\n"));
     assertAllAcknowledged(summaryOf(demo), 1);
     const ready = demo.events().find(({ event, device }) => event === "stored" && device !== undefined);
     const records = storedRecords(`${data}/node`);
@@ -81,7 +81,7 @@ test("Ctrl-C ends the demo with a summary and exit status 0", async (t) => {
   await demo.event(({ event }) => event === "acknowledged");
   await demo.event(({ event }) => event === "reading");
   demo.signal("SIGINT");
-  assert.deepEqual(await demo.ended, { code: 0, signal: null });
+  assert.deepEqual(await demo.ending(), { code: 0, signal: null });
   assertAllAcknowledged(summaryOf(demo), 1);
   assert.deepEqual([...partPids(demo).values()].filter(isRunning), []);
   assert.deepEqual(readdirSync(scene.temporary), []);
@@ -92,7 +92,7 @@ test("Ctrl-C while the demo is still being set up ends it too, and leaves nothin
   const demo = scene.start("ecp-demo", "--interval", "1", "--json");
   await eventually("the demo has begun", () => readdirSync(scene.temporary).length > 0);
   demo.signal("SIGINT");
-  await demo.ended;
+  await demo.ending();
   assert.deepEqual([...partPids(demo).values()].filter(isRunning), []);
   await eventually("nothing is left", () => readdirSync(scene.temporary).length === 0, 5_000);
 });
@@ -105,7 +105,7 @@ test("killed with SIGKILL, the demo takes its parts with it", async (t) => {
   assert.equal(pids.length, partNames.length);
   assert.ok(pids.every(isRunning), "control: they run");
   demo.signal("SIGKILL");
-  await demo.ended;
+  await demo.ending();
   await eventually("all parts are gone", () => !pids.some(isRunning));
 });
 
@@ -113,7 +113,7 @@ test("without --json a person gets lines that say how it went", async (t) => {
   const scene = new Scene(t);
   mkdirSync(scene.path("data"));
   const demo = scene.start("ecp-demo", "--for", "7", "--interval", "1", "--data", scene.path("data"));
-  assert.equal((await demo.ended).code, 0);
+  assert.equal((await demo.ending()).code, 0);
   assert.match(demo.stdout.join("\n"), /house G -?\d+ W {2}sealed \d+ {2}acknowledged \d+ {2}waiting \d+/);
   assert.equal(demo.stdout.at(-1), "Everything that was sealed was acknowledged.");
 });

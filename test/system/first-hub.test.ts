@@ -95,7 +95,7 @@ test("a first hub: init, check, read, enrol, pin, run, status, export, verify", 
     const position = fullNode.position;
     running.signal("SIGINT");
     // What the agent had read in this minute is sealed before it ends, though the minute is not over.
-    assert.deepEqual(await running.ended, { code: 0, signal: null });
+    assert.deepEqual(await running.ending(), { code: 0, signal: null });
     const again = scene.start("ecp", "run", "--config", config);
     await fullNode.event(({ event }) => event === "stored", position);
     await eventually("it reads on, and everything is acknowledged", async () => {

@@ -53,7 +53,7 @@ test("records go through mosquitto over MQTT 5, and its death loses nothing", { 
 
   const hubPosition = hub.position;
   first.signal("SIGKILL");
-  await first.ended;
+  await first.ending();
   await hub.line(/uplink disconnected/, hubPosition);
   // Readings go on being sealed while there is nobody to send them to.
   const before = (await community.status()).wallet?.nextSequence ?? 0;

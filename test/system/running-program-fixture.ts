@@ -27,12 +27,20 @@ export interface ProcessOptions {
   readonly cwd?: string;
 }
 
+/** What runs: a test file that is ended from outside must not leave programs behind. */
+const running = new Set<ChildProcess>();
+for (const signal of ["SIGTERM", "SIGINT"] as const)
+  process.once(signal, () => {
+    for (const child of running) child.kill("SIGKILL"); // their own parts end with them
+    process.exit(1);
+  });
+
 export class RunningProgram {
   readonly pid: number;
   /** Whole lines, in the order in which they came. */
   readonly stdout: string[] = [];
   readonly stderr: string[] = [];
-  readonly ended: Promise<Ending>;
+  readonly #ended: Promise<Ending>;
   readonly #child: ChildProcess;
   readonly #name: string;
   readonly #listeners = new Set<(line: string | undefined) => void>();
@@ -45,10 +53,12 @@ export class RunningProgram {
     const child = spawn(command, args, { ...options, stdio: ["pipe", "pipe", "pipe"] });
     child.stdin.on("error", () => undefined);
     this.#child = child;
+    running.add(child);
+    child.once("close", () => running.delete(child));
     this.pid = child.pid ?? 0;
     createInterface({ input: child.stdout }).on("line", (line) => this.#take(this.stdout, line));
     createInterface({ input: child.stderr }).on("line", (line) => this.#take(this.stderr, line));
-    this.ended = new Promise((resolve, reject) => {
+    this.#ended = new Promise((resolve, reject) => {
       child.once("error", reject);
       child.once("close", (code, signal) => {
         this.#isEnded = true;
@@ -56,7 +66,7 @@ export class RunningProgram {
         resolve({ code, signal });
       });
     });
-    this.ended.catch(() => undefined); // told to whoever awaits it
+    this.#ended.catch(() => undefined); // told to whoever awaits it
   }
 
   #take(lines: string[], line: string): void {
@@ -117,14 +127,24 @@ export class RunningProgram {
     this.#child.kill(signal);
   }
 
+  /** How it ended; rejects when it still runs after `timeoutMs`, with what it said. */
+  async ending(timeoutMs = lineTimeoutMs): Promise<Ending> {
+    const late = new Promise<never>((_, reject) => {
+      const text = (): string =>
+        `${this.#name}: still runs after ${timeoutMs} ms:\n${this.#lines.slice(-40).join("\n")}`;
+      setTimeout(() => reject(new Error(text())), timeoutMs).unref();
+    });
+    return await Promise.race([this.#ended, late]);
+  }
+
   /** Ends it: SIGTERM, SIGKILL where that does not help. */
   async stop(): Promise<Ending> {
     if (!this.#isEnded) {
       const hard = setTimeout(() => this.#child.kill("SIGKILL"), stopGraceMs);
       this.#child.kill("SIGTERM");
-      await this.ended.finally(() => clearTimeout(hard));
+      await this.#ended.finally(() => clearTimeout(hard));
     }
-    return this.ended;
+    return this.#ended;
   }
 }
 
