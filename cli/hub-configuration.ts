@@ -320,7 +320,7 @@ function schemaError(source: Source, error: ErrorObject): CommandError {
       return source.error(path, `${name}: one of ${(params.allowedValues as unknown[]).join(", ")}`, got);
     case "pattern": {
       const { description } = error.parentSchema as { description?: string };
-      return source.error(path, `${name}: ${description ?? error.message}`, got);
+      return source.error(path, `${name}: ${(description ?? error.message ?? "").replace(/\.$/, "")}`, got);
     }
     case "minProperties":
     case "maxProperties":
