@@ -63,7 +63,7 @@ test("a configuration that is wrong is refused with file, line and column", asyn
       "interval_s: 60",
       "interval_s: often",
       "interval_s: |often",
-      /interval_s: an integer\n +got: "often"/,
+      /interval_s: an integer.*\n +got: "often"/,
     ],
     ["a value out of range", "unit: 1", "unit: 300", "unit: |300", /unit: .*247/],
     [
