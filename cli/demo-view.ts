@@ -13,6 +13,8 @@ export interface PartView {
 const redrawMs = 500;
 const plainLineMs = 5_000;
 const logLinesMax = 4;
+/** From this width on the phases stand beside the totals. */
+const wideColumns = 77;
 const titles: Readonly<Record<string, string>> = {
   simulator: "meter (simulated)",
   node: "full node, broker",
@@ -35,23 +37,36 @@ export class DemoView {
 
   start(): void {
     const live = process.stdout.isTTY === true;
-    if (live) process.stdout.write("\x1b[?25l"); // no cursor while the table is drawn again and again
+    if (live) {
+      process.stdout.write("\x1b[?25l"); // no cursor while the table is drawn again and again
+      process.once("exit", showCursor);
+      process.stdout.on("resize", this.#clear);
+      this.#draw();
+    }
     this.#timer = setInterval(() => (live ? this.#draw() : this.#plain()), live ? redrawMs : plainLineMs);
   }
 
   stop(): void {
     clearInterval(this.#timer);
     if (process.stdout.isTTY !== true) return;
+    process.stdout.off("resize", this.#clear);
     this.#draw();
-    process.stdout.write("\x1b[?25h");
+    showCursor();
   }
+
+  /** After a resize nobody knows which lines the terminal has wrapped. */
+  readonly #clear = (): void => {
+    process.stdout.write("\x1b[2J\x1b[H");
+    this.#drawn = 0;
+  };
 
   /** A line of a part's log; warnings and errors are shown below the table. */
   log(part: string, line: string): void {
     const { text, level } = plainText(line);
     if (level === "info") return;
-    this.#log = [...this.#log, `${part}: ${text}`].slice(-logLinesMax);
-    if (process.stdout.isTTY !== true) process.stdout.write(`${part}: ${text}\n`);
+    const shown = `${part}: ${printable(text)}`;
+    this.#log = [...this.#log, shown].slice(-logLinesMax);
+    if (process.stdout.isTTY !== true) process.stdout.write(`${shown}\n`);
   }
 
   #plain(): void {
@@ -63,8 +78,8 @@ export class DemoView {
   }
 
   #draw(): void {
-    const width = Math.max(40, process.stdout.columns ?? 80);
-    const lines = this.lines(width);
+    // The last column stays free: some terminals wrap when it is written to.
+    const lines = this.lines((process.stdout.columns ?? 80) - 1).slice(0, Math.max(1, (process.stdout.rows ?? 24) - 1));
     const up = this.#drawn > 0 ? `\x1b[${this.#drawn}A` : "";
     process.stdout.write(`${up}\r\x1b[J${lines.join("\n")}\n`);
     this.#drawn = lines.length;
@@ -73,32 +88,38 @@ export class DemoView {
   /** The table as lines, each at most `width` characters wide (escape sequences aside). */
   lines(width: number): string[] {
     const { sealed, acknowledged, waiting, readings } = this.#tally;
-    const cut = (text: string): string => (text.length > width ? `${text.slice(0, width - 1)}…` : text);
-    const seconds = Math.round((Date.now() - this.#startedAt) / 1_000);
-    const parts = this.#parts().map(({ name, address, pid, starts }) => {
-      const state = pid === undefined ? "down, starting again" : `pid ${pid}`;
-      const again = starts > 1 ? `, started ${starts} times` : "";
-      const line = cut(`  ${(titles[name] ?? name).padEnd(19)}${(state + again).padEnd(26)}${address}`);
-      return pid === undefined ? red(line) : line;
-    });
-    const meters = [...this.#tally.meters.values()].flatMap((meter) => meterLines(meter).map(cut));
-    const p50 = this.#tally.receiptMs(0.5);
-    const p99 = this.#tally.receiptMs(0.99);
-    const receipt = p50 === null ? "no receipt yet" : `to receipt: half within ${p50} ms, 99 % within ${p99} ms`;
+    const number = (value: number): string => `${value}`.padEnd(5);
+    const [p50, p99] = [this.#tally.receiptMs(0.5), this.#tally.receiptMs(0.99)];
+    const receipt =
+      p50 === null || p99 === null
+        ? "no receipt yet"
+        : `to the receipt: half within ${p50.toFixed(1)} ms, 99 % within ${p99.toFixed(1)} ms`;
     const records = cut(
-      `  ${readings} readings   ${sealed} sealed   ${acknowledged} acknowledged   ${waiting} waiting`,
+      `  read ${number(readings)}  sealed ${number(sealed)}  acknowledged ${number(acknowledged)}  waiting ${waiting}`,
+      width,
     );
+    const meters = [...this.#tally.meters.values()];
     return [
-      bold(cut(`Energy Commons: meter → signed record → full node → receipt   ${seconds} s, Ctrl-C ends`)),
+      bold(cut(this.#title(width), width)),
       "",
-      ...parts,
+      ...this.#parts().map((part) => partLine(part, width)),
       "",
-      ...(meters.length > 0 ? meters : ["  no reading yet"]),
+      ...(meters.length > 0 ? meters.flatMap((meter) => meterLines(meter, width)) : nothingYet(width)),
       "",
       waiting > 5 ? yellow(records) : records,
-      cut(`  ${receipt}`),
-      ...(this.#log.length > 0 ? ["", ...this.#log.map((line) => dim(cut(`  ${line}`)))] : []),
+      cut(`  ${receipt}`, width),
+      ...(this.#log.length > 0 ? ["", ...this.#log.map((line) => dim(cut(`  ${line}`, width)))] : []),
     ];
+  }
+
+  #title(width: number): string {
+    const seconds = Math.round((Date.now() - this.#startedAt) / 1_000);
+    const right = `${Math.floor(seconds / 60)}:${`${seconds % 60}`.padStart(2, "0")}  Ctrl-C ends`;
+    const left =
+      width >= wideColumns
+        ? "Energy Commons: meter → signed record → full node → receipt"
+        : "Energy Commons: meter to receipt";
+    return left.length + right.length < width ? left + right.padStart(width - left.length) : left;
   }
 
   /** What a person is told at the end. */
@@ -115,23 +136,57 @@ export class DemoView {
   }
 }
 
-function meterLines(meter: MeterView): string[] {
+function cut(text: string, width: number): string {
+  return text.length > width ? `${text.slice(0, width - 1)}…` : text;
+}
+
+function partLine({ name, address, pid, starts }: PartView, width: number): string {
+  const state = pid === undefined ? "down, starting again" : `pid ${pid}${starts > 1 ? `, start ${starts}` : ""}`;
+  const head = `  ${(titles[name] ?? name).padEnd(19)}${state.padEnd(22)}`;
+  const room = width - head.length;
+  // Of an address the end says most.
+  const shown = address.length > room ? `…${address.slice(address.length - Math.max(0, room - 1))}` : address;
+  const line = cut(head + shown, width);
+  return pid === undefined ? red(line) : line;
+}
+
+/** Lines of a meter's block below its head: the same whatever is known, so that nothing below it jumps. */
+const bodyLines = (width: number): number => (width >= wideColumns ? 3 : 6);
+
+function nothingYet(width: number): string[] {
+  return ["  no reading yet", ...new Array<string>(bodyLines(width)).fill("")];
+}
+
+function meterLines(meter: MeterView, width: number): string[] {
   const age = Math.max(0, Math.round(Date.now() / 1_000 - meter.timeS));
-  const head = `  ${bold(meter.name)}  ${meter.status === "G" ? green("G good") : red(`${meter.status} ${statusSentences[meter.status as StatusLetter] ?? ""}`)}  record ${meter.sequence}, ${age} s ago`;
-  if (Object.keys(meter.values).length === 0) return [head, `    ${meter.detail}`];
-  const value = (name: string): string => {
+  const value = (name: string, columns: number): string => {
     const quantity = quantityOfName(name);
     const number = meter.values[name];
-    if (!quantity || number === undefined) return "–";
-    return `${decimalText(number, quantity.display.decimals)} ${quantity.display.unit}`.trim();
+    const text =
+      !quantity || number === undefined
+        ? "–"
+        : `${decimalText(number, quantity.display.decimals)} ${quantity.display.unit}`.trim();
+    return text.padStart(columns);
   };
-  const phases = ["l1", "l2", "l3"].map((phase) => `${value(`voltage-${phase}`)} × ${value(`current-${phase}`)}`);
-  return [
-    head,
-    `    takes ${value("active-power-import").padStart(10)}   has taken ${value("active-energy-import").padStart(14)}   ${value("frequency")}`,
-    `    feeds ${value("active-power-export").padStart(10)}   has fed   ${value("active-energy-export").padStart(14)}   power factor ${value("power-factor")}`,
-    `    ${phases.map((text, i) => `L${i + 1} ${text}`).join("   ")}`,
+  const totals = [
+    `    from the grid  ${value("active-power-import", 11)}  ${value("active-energy-import", 15)}`,
+    `    to the grid    ${value("active-power-export", 11)}  ${value("active-energy-export", 15)}`,
+    `    frequency      ${value("frequency", 11)}  ${`power factor ${value("power-factor", 0)}`.padStart(19)}`,
   ];
+  const phases = ["l1", "l2", "l3"].map(
+    (phase) => `${phase.toUpperCase()} ${value(`voltage-${phase}`, 10)} ${value(`current-${phase}`, 9)}`,
+  );
+  const body =
+    bodyLines(width) === totals.length
+      ? totals.map((text, i) => `${text.padEnd(54)}${phases[i]}`)
+      : [...totals, ...phases.map((text) => `    ${text}`)];
+  const state =
+    meter.status === "G" ? "good" : `${meter.status} ${statusSentences[meter.status as StatusLetter] ?? ""}`;
+  const [name, record] = [`  ${meter.name}  `, `  record ${meter.sequence}, ${age} s ago`];
+  const shown = cut(state, Math.max(1, width - name.length - record.length));
+  const head = bold(name) + (meter.status === "G" ? green(shown) : red(shown)) + record;
+  if (Object.keys(meter.values).length > 0) return [head, ...body.map((text) => cut(text, width))];
+  return [head, ...body.map((_, i) => (i === 0 ? cut(`    ${printable(meter.detail)}`, width) : ""))];
 }
 
 function powerText(meter: MeterView): string {
@@ -148,6 +203,15 @@ function plainText(line: string): { text: string; level: string } {
   } catch {
     return { text: line, level: "warn" };
   }
+}
+
+/** What a part says must move no cursor. */
+function printable(text: string): string {
+  return text.replace(/\p{Cc}+/gu, " ");
+}
+
+function showCursor(): void {
+  process.stdout.write("\x1b[?25h");
 }
 
 const paint = (code: number) => (text: string) =>
