@@ -1,0 +1,257 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { type TestContext, test } from "node:test";
+import type { AgentStatus } from "../../agent/agent.ts";
+import { serveStatus } from "../../agent/status-socket.ts";
+import { readHubFile } from "../../cli/hub-configuration.ts";
+import { recordJson, recordText } from "../../cli/record-json.ts";
+import { sha256 } from "../../cli/verification.ts";
+import { didKeyOf } from "../../protocol/public-key.ts";
+import { decodeRecord, type RecordContent, signRecord } from "../../protocol/record.ts";
+import { helloFields } from "../../protocol/wallet-message.ts";
+import { openPty } from "../../simulator/pty.ts";
+import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
+import { ScriptedWallet, sampleHello } from "../agent/scripted-wallet.ts";
+
+/** Short: sockets lie in it. */
+function temporaryFolder(t: TestContext): string {
+  const folder = mkdtempSync("/tmp/ecp-h-");
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+const program = join(import.meta.dirname, "../../cli/ecp.ts");
+
+/** Runs `ecp` in a process of its own; this one goes on meanwhile, as meter, wallet or agent. */
+async function ecp(...args: readonly string[]): Promise<{ status: number; out: string; error: string }> {
+  const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"], timeout: 30_000 });
+  const [[status], out, error] = await Promise.all([once(child, "close"), text(child.stdout), text(child.stderr)]);
+  return { status, out, error };
+}
+
+function hubFile(folder: string, tcp = "127.0.0.1:1"): string {
+  const [host, port] = tcp.split(":");
+  const path = join(folder, "hub.yaml");
+  writeFileSync(
+    path,
+    `wallet: { folder: wallet, socket: wallet.sock }
+lines:
+  - { name: main, tcp: { host: ${host}, port: ${port} } }
+meters:
+  - { name: house, index: 0, line: main, unit: 1, profile: eastron-sdm630 }
+  - { name: barn, index: 1, line: main, unit: 2, profile: eastron-sdm630, quantities: [frequency] }
+`,
+  );
+  return path;
+}
+
+test("ecp config check says what is configured", async (t) => {
+  const { status, out } = await ecp("config", "check", "--config", hubFile(temporaryFolder(t)));
+  assert.equal(status, 0);
+  assert.match(out, /is right: 1 line, 2 meters, uplink none/);
+});
+
+test("ecp read: a table with units and OBIS codes, or JSON with integers; a silent meter is status 1 and no zeros", async (t) => {
+  const meter = await runSimulatedMeter({ tcp: { host: "127.0.0.1", port: 0 }, baud: 115_200 });
+  t.after(() => meter.close());
+  const config = hubFile(temporaryFolder(t), meter.address);
+  const table = await ecp("read", "--config", config, "--meter", "house");
+  assert.equal(table.status, 0);
+  assert.match(table.out, /^house: Eastron SDM630.*unit 1 on .*/);
+  assert.match(table.out, /^voltage-l1 +\d{3}\.\d{3} {2}V +1-0:32\.7\.0$/m);
+  const json = await ecp("read", "--config", config, "--json");
+  assert.equal(json.status, 1, "unit 2 is not there");
+  const [house, barn] = json.out
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  assert.equal(house.status, "G");
+  assert.equal(house.values.frequency.unit, "mHz");
+  assert.ok(Number.isInteger(house.values.frequency.value) && house.values.frequency.value > 49_000);
+  assert.deepEqual([barn.meter, barn.status, barn.values], ["barn", "T", {}]);
+  const direct = await ecp("read", "--tcp", `${meter.address}`, "--profile", "eastron-sdm630");
+  assert.equal(direct.status, 0);
+  meter.setFault({ kind: "silent" });
+  const silent = await ecp("read", "--tcp", `${meter.address}`, "--profile", "eastron-sdm630");
+  assert.equal(silent.status, 1);
+  assert.match(silent.out, /no reading \(T: the meter did not answer in time\)/);
+});
+
+for (const [args, says] of [
+  [["--meter", "garage"], /house, barn/],
+  [["--tcp", "h"], /--profile is missing; the profiles are eastron-sdm630/],
+  [["--tcp", "h", "--serial", "/dev/x", "--profile", "eastron-sdm630"], /together/],
+  [["--serial", "/dev/x", "--profile", "eastron-sdm630", "--unit", "248"], /from 1 to 247/],
+  [["--serial", "/dev/x", "--profile", "eastron-sdm630", "--parity", "odds"], /none, even or odd/],
+] as const)
+  test(`ecp read ${args.join(" ")}: wrong usage`, async (t) => {
+    const config = hubFile(temporaryFolder(t));
+    const { status, out, error } = await ecp("read", "--config", config, ...args);
+    assert.deepEqual([status, out], [64, ""]);
+    assert.match(error, says);
+  });
+
+const agentStatus: AgentStatus = {
+  device: "z6Mk",
+  wallet: "connected",
+  uplink: { address: "mqtt://node:1883", connected: true, detail: "" },
+  ...{ sealed: 9, acknowledged: 7, waiting: 2 },
+  meters: [
+    {
+      ...{ name: "house", index: 0, line: "/dev/ttyUSB0 at 9600 8N1", lastTimeS: 1_800_000_000, lastStatus: "G" },
+      ...{ unsealedRows: 3, missedSlots: 4, lostRows: 5 },
+    },
+  ],
+};
+
+test("ecp status: nobody answers: says so, with what to start, and ends with 1", async (t) => {
+  const config = hubFile(temporaryFolder(t));
+  const { status, out } = await ecp("status", "--config", config);
+  assert.equal(status, 1);
+  assert.match(out, /^Wallet +does not answer at .*wallet\.sock; start it: ecp run/);
+  assert.match(out, /^Agent +does not answer at .*agent\.sock/m);
+  const json = await ecp("status", "--config", config, "--json");
+  assert.deepEqual(JSON.parse(json.out), { wallet: null, agent: null });
+});
+
+test("ecp status: all is well: 0, and everything is told; each thing that is not well makes it 1", async (t) => {
+  const config = hubFile(temporaryFolder(t));
+  const { walletSocket, agentSocket } = readHubFile(config).configuration;
+  const wallet = new ScriptedWallet(walletSocket);
+  await wallet.start();
+  t.after(() => wallet.stop());
+  let agent = agentStatus;
+  const server = await serveStatus(agentSocket, () => agent);
+  t.after(() => server.close());
+  const hello = { ...sampleHello, nextSequence: 10, through: 7 };
+  wallet.script(() => helloFields(hello));
+
+  const good = await ecp("status", "--config", config);
+  assert.equal(good.status, 0, good.out);
+  assert.ok(good.out.includes(didKeyOf(sampleHello.publicKey)));
+  assert.match(good.out, /9 sealed, 7 acknowledged, 2 waiting \(epoch 7\)/);
+  assert.match(good.out, /uplink {5}mqtt:\/\/node:1883 connected/);
+  assert.match(good.out, /^house +G +\S+ +3 +4 +5 {2}\/dev\/ttyUSB0 at 9600 8N1$/m);
+  const json = JSON.parse((await ecp("status", "--config", config, "--json")).out);
+  assert.deepEqual(json.agent, agentStatus);
+  assert.deepEqual([json.wallet.through, json.wallet.clock], [7, "S"]);
+
+  const statusWith = async (change: () => void): Promise<number> => {
+    wallet.script(() => helloFields(hello));
+    agent = agentStatus;
+    change();
+    return (await ecp("status", "--config", config)).status;
+  };
+  const bad: (() => void)[] = [
+    () => wallet.script(() => helloFields({ ...hello, pinnedNodes: 0 })),
+    () => wallet.script(() => helloFields({ ...hello, segments: 10, segmentsInUse: 8 })),
+    () => {
+      agent = { ...agentStatus, uplink: { address: "a", connected: false, detail: "refused" } };
+    },
+    () => {
+      agent = { ...agentStatus, meters: agentStatus.meters.map((meter) => ({ ...meter, lastStatus: "T" })) };
+    },
+  ];
+  for (const change of bad) assert.equal(await statusWith(change), 1, `${change}`);
+  assert.equal(await statusWith(() => undefined), 0);
+});
+
+test("ecp init asks at a terminal, says what is wrong with an answer, and what it writes passes", async (t) => {
+  const folder = temporaryFolder(t);
+  const pty = openPty();
+  const descriptor = openSync(pty.path, "r+");
+  const child = spawn(process.execPath, [program, "init", "--folder", folder, "--segments", "3"], {
+    stdio: [descriptor, descriptor, descriptor],
+  });
+  closeSync(descriptor);
+  t.after(async () => {
+    child.kill("SIGKILL");
+    await pty.close();
+  });
+  let said = "";
+  const answers: [asked: RegExp, answer: string][] = [
+    [/Serial port of the meters.*: $/, "gateway.example:1502"],
+    [/Meter's profile \[eastron-sdm630\]: $/, "unknown"],
+    [/one of eastron-sdm630[\s\S]*Meter's profile \[eastron-sdm630\]: $/, ""],
+    [/Modbus unit .* \[1\]: $/, "300"],
+    [/from 1 to 247[\s\S]*Modbus unit .* \[1\]: $/, "17"],
+    [/Seconds between readings \[60\]: $/, "10"],
+    [/broker \[mqtt:\/\/127.0.0.1:1883\]: $/, "mqtts://node.example"],
+  ];
+  pty.onData((bytes) => {
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: what readline moves the cursor with
+    said = (said + Buffer.from(bytes).toString()).replace(/\x1b\[[0-9;]*[A-Za-z]/g, "");
+    const next = answers[0];
+    if (!next?.[0].test(said)) return;
+    answers.shift();
+    said = "";
+    pty.write(Buffer.from(`${next[1]}\r`));
+  });
+  const code = await new Promise((resolve) => child.once("exit", resolve));
+  assert.equal(code, 0, said);
+  assert.deepEqual(answers, []);
+  assert.match(said, /its name +did:key:z6Mk/);
+  const { configuration } = readHubFile(join(folder, "hub.yaml"));
+  assert.deepEqual(configuration.lines, [{ name: "main", tcp: { host: "gateway.example", port: 1_502 } }]);
+  assert.deepEqual([configuration.meters[0]?.unit, configuration.meters[0]?.intervalS], [17, 10]);
+  assert.deepEqual([configuration.mqtt?.protocol, configuration.mqtt?.port], ["mqtts", 8_883]);
+  assert.equal(statSync(join(folder, "wallet.passphrase")).mode & 0o777, 0o600);
+  assert.ok(readFileSync(join(folder, "wallet.passphrase"), "utf8").trim().length >= 32);
+});
+
+const link = { epoch: 7, sequence: 3, previous: new Uint8Array(16), clockState: 2, generation: 1 };
+const decoded = (content: RecordContent) => {
+  const bytes = signRecord(content, () => new Uint8Array(64));
+  return { bytes, record: decodeRecord(bytes, sha256) };
+};
+
+test("a record of rows as JSON and as text: names for codes, letters for statuses, no values where there are none", () => {
+  const { bytes, record } = decoded({
+    ...{ ...link, kind: "reading", meter: 2, plan: 0, slotS: 60, codes: [1, 20] },
+    rows: [
+      { timeS: 1_800_000_000, status: 0, values: [1_500, 230_100] },
+      { timeS: 1_800_000_060, status: 2, values: [] },
+    ],
+  });
+  const { previous, digest, bytes: base64, ...json } = recordJson(record, bytes);
+  assert.deepEqual(json, {
+    ...{ kind: "reading", epoch: 7, sequence: 3, clock: "I", generation: 1, meter: 2, slotS: 60 },
+    rows: [
+      {
+        ...{ time: "2027-01-15T08:00:00Z", status: "G" },
+        values: { "active-power-import": 1_500, "voltage-l1": 230_100 },
+      },
+      { time: "2027-01-15T08:01:00Z", status: "T", values: {} },
+    ],
+  });
+  assert.equal(previous, "00".repeat(16));
+  assert.match(`${digest}`, /^[0-9a-f]{64}$/);
+  assert.deepEqual(Buffer.from(`${base64}`, "base64"), Buffer.from(bytes));
+  assert.equal(
+    recordText(record),
+    `record 3 of epoch 7, clock I, generation 1
+meter 2, slots of 60 s
+  2027-01-15T08:00:00Z  G  active-power-import 1.500 kW, voltage-l1 230.100 V
+  2027-01-15T08:01:00Z  T  no values
+`,
+  );
+});
+
+test("a record of events as JSON and as text; an event that is not known yet is told by its number", () => {
+  const { bytes, record } = decoded({
+    ...{ ...link, kind: "event", timeS: 1_800_000_000 },
+    events: [
+      [9, 4, 6],
+      [999, "x", Uint8Array.of(0xab)],
+    ],
+  });
+  assert.deepEqual(recordJson(record, bytes).events, [
+    { event: "void", parameters: [4, 6] },
+    { event: 999, parameters: ["x", "ab"] },
+  ]);
+  assert.match(recordText(record), /void 4 6\n.*event 999 x ab\n$/);
+});
