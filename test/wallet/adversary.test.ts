@@ -1,0 +1,243 @@
+// An agent that has been taken over: whatever it sends, nothing is sealed against the policy, nothing crashes, and every refusal
+// has a reason of the closed list.
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { type CborValue, decodeCbor, encodeCbor } from "../../protocol/deterministic-cbor.ts";
+import { decodeRecord, valueMax } from "../../protocol/record.ts";
+import {
+  decodeAnswer,
+  encodeWalletRequest,
+  WalletRefusal,
+  type WalletRefusalReason,
+  walletMessageBytesMax,
+  walletRefusals,
+} from "../../protocol/wallet-message.ts";
+import { randomOfRun, type SeededRandom } from "../protocol/seeded-random.ts";
+import { checkChain, meterOf, NodeFixture, rowAt, rowsFrom, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
+
+const meters = [meterOf(), meterOf({ index: 3, slotS: 60, rowsPerMinute: 30 }), meterOf({ index: 7, slotS: 0 })];
+
+function asked(wallet: WalletFixture, message: Uint8Array): WalletRefusalReason | "answered" {
+  const { fields } = decodeAnswer(wallet.wallet.answer(message));
+  return fields instanceof WalletRefusal ? fields.reason : "answered";
+}
+
+/** Integers at which something may break. */
+const edges = [
+  0,
+  1,
+  2,
+  3,
+  23,
+  24,
+  59,
+  60,
+  61,
+  255,
+  256,
+  1_440,
+  65_535,
+  65_536,
+  startS,
+  2 ** 32 - 1,
+  2 ** 32,
+  valueMax,
+  valueMax + 1,
+  -1,
+  -valueMax,
+  Number.MAX_SAFE_INTEGER,
+];
+
+function anyValue(random: SeededRandom, depth = 0): CborValue {
+  switch (random.integer(0, depth > 3 ? 4 : 7)) {
+    case 0:
+    case 1:
+      return random.pick(edges);
+    case 2:
+      return random.bytes(random.integer(0, 40));
+    case 3:
+      return random.pick(["", "a", "ü", "receipt"]);
+    case 4:
+      return random.pick([true, false, null]);
+    case 5:
+      return new Map(
+        Array.from({ length: random.integer(0, 4) }, (_, i) => [
+          i + random.integer(-1, 1) + 4 * i,
+          anyValue(random, depth + 1),
+        ]),
+      );
+    default:
+      return Array.from({ length: random.integer(0, 5) }, () => anyValue(random, depth + 1));
+  }
+}
+
+/** A request that is nearly right, with one thing or the other changed. */
+function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
+  const meter = random.pick([0, 0, 3, 7, 9]);
+  const slotS = random.chance(90) ? (meters.find(({ index }) => index === meter)?.slotS ?? 1) : random.pick(edges);
+  const codes = random.chance(80) ? [2, 4] : [random.integer(1, 70_000)];
+  const timeS = startS + (random.chance(50) ? random.integer(0, 300) : 60 * random.integer(0, 50));
+  const rows = Array.from({ length: random.chance(70) ? 1 : random.integer(0, 62) }, (_, i): CborValue[] => [
+    random.chance(98) && Number.isSafeInteger(timeS + i * slotS) ? timeS + i * slotS : random.pick(edges),
+    random.chance(90) ? 0 : random.integer(0, 13),
+    codes.map(() => (random.chance(95) ? random.integer(0, 5) : random.pick(edges))),
+  ]);
+  const plan = random.chance(90) ? random.integer(0, 3) : random.pick(edges);
+  const fields = new Map<number, CborValue>([
+    [1, meter],
+    [2, plan],
+    [3, slotS],
+    [4, codes],
+    [5, rows],
+  ]);
+  const node = random.chance(50) ? wallet.node : new NodeFixture("forger");
+  const receipt = node.receipt({
+    device: random.chance(80) ? wallet.kid : random.bytes(8),
+    through: random.integer(1, 200),
+    digest: random.bytes(32),
+  });
+  const others: [number, Map<number, CborValue>][] = [
+    [1, new Map()],
+    [2, new Map()],
+    [
+      4,
+      new Map([
+        [1, random.pick(edges)],
+        [2, random.pick(edges)],
+      ]),
+    ],
+    [5, new Map([[1, receipt]])],
+  ];
+  const [type, content] = random.chance(75) ? ([3, fields] as const) : random.pick(others);
+  if (random.chance(10)) content.set(random.integer(-1, 8), anyValue(random));
+  if (random.chance(5)) content.delete(random.integer(1, 5));
+  const request: CborValue[] = [random.chance(98) ? type : random.pick(edges), random.integer(0, 2 ** 32 - 1), content];
+  if (random.chance(2)) request.push(anyValue(random));
+  return encodeCbor(request);
+}
+
+function mutated(bytes: Uint8Array, random: SeededRandom): Uint8Array {
+  const changed = Uint8Array.from(bytes);
+  for (let i = random.integer(1, 4); i > 0; i--)
+    changed[random.integer(0, changed.length - 1)] = random.integer(0, 255);
+  return random.chance(20) ? changed.subarray(0, random.integer(0, changed.length)) : changed;
+}
+
+/** The rules, told again: what may stand in a record that this policy seals. */
+function checkPolicy(wallet: WalletFixture): number {
+  let rows = 0;
+  for (const bytes of wallet.records().values()) {
+    const { content } = decodeRecord(bytes, sha256);
+    if (content.kind !== "reading") continue;
+    const meter = meters.find(({ index }) => index === content.meter);
+    assert.equal(meter?.slotS, content.slotS);
+    assert.ok(content.plan < 4);
+    rows += content.rows.length;
+  }
+  return rows;
+}
+
+test("20,000 seeded requests: nothing is sealed against the policy, nothing crashes, each refusal has its reason", (t) => {
+  const random = randomOfRun();
+  const wallet = new WalletFixture(t, { policy: { meters, sealEveryS: 600 }, segments: 64, segmentBlocks: 64 });
+  const counts = new Map<string, number>();
+  for (let i = 0; i < 20_000; i++) {
+    const kind = random.integer(1, 100);
+    let message = nearlyRight(wallet, random);
+    if (kind > 40) message = mutated(message, random);
+    if (kind > 85) message = encodeCbor(anyValue(random));
+    if (kind > 95) message = random.bytes(random.integer(0, 100));
+    const reason = asked(wallet, message);
+    counts.set(reason, (counts.get(reason) ?? 0) + 1);
+    wallet.clock.pass(0.02);
+    if (i % 4_000 === 3_999) wallet.restart();
+  }
+  t.diagnostic(`seed ${random.seed}: ${JSON.stringify(Object.fromEntries(counts))}`);
+  for (const reason of counts.keys()) assert.ok(reason === "answered" || Object.hasOwn(walletRefusals, reason));
+  for (const reason of ["answered", "malformed", "unknown-meter", "row-conflict", "unknown-field"])
+    assert.ok((counts.get(reason) ?? 0) > 10, `${reason} was met (seed ${random.seed})`);
+  assert.ok(checkPolicy(wallet) > 100);
+  checkChain(wallet.records(), wallet.key.publicKey);
+});
+
+test("control: a wallet of a wider policy seals what this one refuses, and the check sees it", (t) => {
+  const wider = [...meters, meterOf({ index: 9, slotS: 5 })];
+  const wallet = new WalletFixture(t, { policy: { meters: wider } });
+  wallet.seal([rowAt(startS)], { meter: 9, slotS: 5 });
+  assert.throws(() => checkPolicy(wallet), assert.AssertionError);
+});
+
+/** One request for each reason that a wallet can give. */
+const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletFixture) => Uint8Array> = {
+  malformed: () => Uint8Array.from([0x80]),
+  "unknown-request": () => encodeCbor([6, 1, new Map()]),
+  "unknown-field": () => encodeCbor([1, 1, new Map([[1, 1]])]),
+  "unknown-meter": () => sealOf({ meter: 1 }),
+  "slot-mismatch": () => sealOf({ slotS: 60 }),
+  "row-conflict": (_t, wallet) => {
+    wallet.seal([rowAt(startS)]);
+    return sealOf({ rows: [{ ...rowAt(startS), values: [9, 9] }] });
+  },
+  "rate-exceeded": (_t, wallet) => {
+    wallet.secondsPerSeal = 0;
+    for (let i = 0; i < 120; i += 60) wallet.seal(rowsFrom(startS + i, 60));
+    return sealOf({ rows: [rowAt(startS + 120)] });
+  },
+  "ring-full": (_t, wallet) => {
+    for (let i = 0; ; i++)
+      if (asked(wallet, sealOf({ rows: [rowAt(startS + i)] })) === "ring-full")
+        return sealOf({ rows: [rowAt(startS + i)] });
+      else wallet.clock.pass(1);
+  },
+  "receipt-invalid": () => encodeWalletRequest(1, { type: "release", receipt: Uint8Array.from([1]) }),
+  "receipt-not-pinned": (_t, wallet) => releaseOf(wallet, {}, new NodeFixture("forger")),
+  "receipt-other-device": (_t, wallet) => releaseOf(wallet, { device: new Uint8Array(8) }),
+  "receipt-other-epoch": (_t, wallet) => releaseOf(wallet, { epoch: 1 }),
+  "receipt-beyond-sealed": (_t, wallet) => releaseOf(wallet, { through: 1_000 }),
+  "receipt-digest-mismatch": (_t, wallet) => releaseOf(wallet, { digest: new Uint8Array(32) }),
+};
+
+function sealOf(request: Partial<Parameters<typeof encodeWalletRequest>[1] & { type: "seal" }>): Uint8Array {
+  const base = { type: "seal", meter: 0, plan: 0, slotS: 1, codes: [2, 4], rows: [rowAt(startS)] } as const;
+  return encodeWalletRequest(1, { ...base, ...request });
+}
+
+function releaseOf(wallet: WalletFixture, content: object, node = wallet.node): Uint8Array {
+  const receipt = node.receipt({ device: wallet.kid, through: 1, digest: wallet.digestOf(1), ...content });
+  return encodeWalletRequest(1, { type: "release", receipt });
+}
+
+for (const [reason, provoke] of Object.entries(provocations)) {
+  test(`refused: ${reason}`, (t) => {
+    const policy = { meters: [meterOf({ rowsPerMinute: 600 })] };
+    const wallet = new WalletFixture(t, { policy, segments: 16 });
+    const message = provoke(t, wallet);
+    const { nextSequence, through } = wallet.hello();
+    assert.equal(asked(wallet, message), reason);
+    const { fields } = decodeAnswer(wallet.wallet.answer(message));
+    assert.ok(
+      fields instanceof WalletRefusal && fields.message.startsWith(walletRefusals[reason as WalletRefusalReason]),
+    );
+    const after = wallet.hello();
+    assert.deepEqual([after.nextSequence, after.through], [nextSequence, through], "nothing came of it");
+  });
+}
+
+test("what is longer than a message, or not CBOR, is refused with the id 0", (t) => {
+  const wallet = new WalletFixture(t);
+  for (const message of [new Uint8Array(walletMessageBytesMax + 1), new Uint8Array(0), Uint8Array.from([0xff])]) {
+    const answer = decodeAnswer(wallet.wallet.answer(message));
+    assert.equal(answer.id, 0);
+    assert.ok(answer.fields instanceof WalletRefusal && answer.fields.reason === "malformed");
+  }
+});
+
+test("no answer holds the seed, the key's scalar or a way to have bytes signed", (t) => {
+  const wallet = new WalletFixture(t);
+  const seed = Buffer.alloc(32, 7);
+  for (const request of [{ type: "hello" }, { type: "enrol" }, { type: "read", from: 1, to: 9 }] as const) {
+    const answer = Buffer.from(wallet.wallet.answer(encodeWalletRequest(1, request)));
+    assert.ok(decodeCbor(answer), "an answer");
+    assert.ok(!answer.includes(seed) && !answer.includes(seed.toString("hex")));
+  }
+});
