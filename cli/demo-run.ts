@@ -11,6 +11,7 @@ import { programCommand } from "./program-path.ts";
 /** How long the end waits for the last receipts. */
 const lastReceiptsMs = 15_000;
 const askWalletMs = 200;
+const walletStartMs = 60_000;
 
 export const demoRun: Command = {
   summary: "run all of it here and watch a reading become a signed, acknowledged record",
@@ -104,21 +105,24 @@ class Demo {
       signal.addEventListener("abort", () => resolve());
     });
     process.stdout.on("error", () => process.exit(exit.failed)); // whoever watched has gone
-    await this.#startParts();
-    if (!this.#json) this.#view.start();
-    const time = new Promise<void>((resolve) => {
-      if (forS !== undefined) setTimeout(resolve, forS * 1_000).unref();
-    });
-    const ended = forS === undefined ? interrupted : Promise.race([interrupted, time]);
-    await ended;
-    await this.#lastReceipts();
-    if (!this.#json) this.#view.stop();
-    for (const { part } of [...this.#parts].reverse()) await part.stop();
-    this.#wallet.close();
+    try {
+      await Promise.race([this.#startParts(signal), interrupted]);
+      if (!this.#json) this.#view.start();
+      const time = new Promise<void>((resolve) => {
+        if (forS !== undefined) setTimeout(resolve, forS * 1_000).unref();
+      });
+      await Promise.race([interrupted, time]);
+      await this.#lastReceipts();
+      if (!this.#json) this.#view.stop();
+    } finally {
+      // Whatever happened, no part outlives the demo.
+      for (const { part } of [...this.#parts].reverse()) await part.stop();
+      this.#wallet.close();
+    }
     return this.#tally.summary();
   }
 
-  async #startParts(): Promise<void> {
+  async #startParts(signal: AbortSignal): Promise<void> {
     const { meterLink, nodeFolder, brokerPort, walletFolder, walletSocket, passphraseFile, config } = this.#world;
     this.#add("simulator", meterLink, "ecp-demo", () => ["simulate", "--link", meterLink, "--json"]);
     const listen = `127.0.0.1:${brokerPort}`;
@@ -132,7 +136,8 @@ class Demo {
     ]);
     const walletPaths = ["--data", walletFolder, "--socket", walletSocket, "--passphrase-file", passphraseFile];
     this.#add("wallet", walletSocket, "ecp-wallet", () => ["run", ...walletPaths]);
-    const hello = await this.#wallet.connected(AbortSignal.timeout(60_000));
+    const hello = await this.#wallet.connected(AbortSignal.any([signal, AbortSignal.timeout(walletStartMs)]));
+    if (signal.aborted) return;
     // The event with which the wallet has just started is the first record of this run.
     this.#tally.begin(hello.nextSequence - 2);
     this.#add("agent", config, "ecp", () => [
@@ -194,13 +199,14 @@ class Demo {
   async #lastReceipts(): Promise<void> {
     this.#polling = false;
     const agent = this.#parts.find(({ part }) => part.name === "agent")?.part;
-    if (agent?.pid !== undefined) process.kill(agent.pid, "SIGUSR2");
+    if (!agent) return; // ended before there was one: nothing was read
+    if (agent.pid !== undefined) process.kill(agent.pid, "SIGUSR2");
     const deadline = AbortSignal.timeout(lastReceiptsMs);
     while (!deadline.aborted) {
       try {
         const hello = await this.#wallet.connected(deadline);
         this.#tally.wallet(hello.nextSequence - 1, hello.through);
-        const polled = this.#stoppedPolling || agent?.pid === undefined;
+        const polled = this.#stoppedPolling || agent.pid === undefined;
         if (polled && hello.through === hello.nextSequence - 1) return;
       } catch (error) {
         if ((error as Error).name === "TimeoutError") return;
