@@ -1,7 +1,8 @@
 // Faults of the hub's own set-up: each command ends with its status and says what was expected, got, where, and what to do.
 import assert from "node:assert/strict";
-import { chmodSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
+import { WalletClient } from "../../agent/wallet-client.ts";
 import { Community, exchanged, startSimulator } from "./community-fixture.ts";
 import { eventually, isRunning } from "./running-program-fixture.ts";
 import { Scene } from "./scene-fixture.ts";
@@ -113,11 +114,21 @@ test("a command that is killed takes the wallet that it had started with it", as
   const command = scene.start("ecp", "enrol", "--config", community.config, "--out", scene.path("r.cose"));
   const children = (): number[] =>
     readFileSync(`/proc/${command.pid}/task/${command.pid}/children`, "utf8").split(" ").filter(Boolean).map(Number);
-  await eventually("it has started a wallet", () => isRunning(command.pid) && children().length > 0);
+  await eventually("it has started a wallet", () => children().length > 0);
+  command.signal("SIGSTOP"); // it must not finish before the wallet serves
   const [wallet = 0] = children();
+  scene.atEnd(() => isRunning(wallet) && process.kill(wallet, "SIGKILL"));
+  const sockets = (): string[] =>
+    readdirSync(scene.temporary)
+      .map((name) => scene.path("tmp", name, "wallet.sock"))
+      .filter((file) => existsSync(file));
+  await eventually("the wallet serves", () => sockets().length > 0);
+  const client = new WalletClient(sockets()[0] as string);
+  await client.hello(); // now it has nothing left to say, and no broken pipe to die of
+  client.close();
+  assert.ok(isRunning(wallet), "control: it runs");
   command.signal("SIGKILL");
-  await command.ending();
-  await eventually("the wallet has gone too", () => !isRunning(wallet));
+  await eventually("the wallet has gone too", () => !isRunning(wallet), 10_000);
   // Control: nobody holds the wallet's lock, so the next command gets one.
   await scene.succeed("ecp", "enrol", "--config", community.config, "--out", scene.path("r.cose"));
 });
