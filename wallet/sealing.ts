@@ -31,6 +31,8 @@ const recordRowsBytesMax = recordBytesMax - 1_024;
 /** Bytes of records in one commit, so that a receipt and pending rows fit beside them. */
 const commitRecordBytesMax = 24_576;
 const eventsInRecordMax = 32;
+/** A clock that is corrected by less than this repeats no slot that is worth a generation. */
+const clockToleranceS = 2;
 /** Rows that may come at once, after which the rate counts: what an agent holds back while the wallet restarts, twice. */
 const burstRows = 2 * sealRowsMax;
 
@@ -111,14 +113,26 @@ export class Sealer {
     return { sequences: request.rows.map((row) => this.#known(request, row)?.sequence ?? 0) };
   }
 
-  /** The row as the journal has it. Throws `row-conflict` where it has it with other values in the running generation. */
+  /**
+   * The row as the journal has it. Throws `row-conflict` where it has it with other values in the running generation,
+   * unless the clock was set back: then the same time comes a second time, and belongs to a generation of its own.
+   */
   #known(request: SealRequest, row: Row): KnownRow | undefined {
     const same = (known: KnownRow): boolean =>
       known.row.status === row.status && equal(known.codes, request.codes) && equal(known.row.values, row.values);
     const known = this.#options.journal.findRow(request.meter, request.plan, row.timeS, same);
+    if (known && !same(known) && this.#standsBefore(request)) return undefined;
     if (known && !same(known))
       throw new WalletRefusal("row-conflict", `meter ${request.meter}, time ${row.timeS}, record ${known.sequence}`);
     return known;
+  }
+
+  /** Whether the wallet's own clock stands before what is sealed of this meter already. The agent has no say in it. */
+  #standsBefore({ meter, plan, slotS }: SealRequest): boolean {
+    const { journal, clock } = this.#options;
+    const last = journal.lastRow(meter, plan);
+    if (last?.generation !== journal.generation) return false;
+    return clock.wallMs() / 1_000 < last.timeS - slotS - clockToleranceS;
   }
 
   #allowedRows(meter: PolicyMeter): number {

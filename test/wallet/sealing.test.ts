@@ -127,6 +127,28 @@ test("time before the last row starts a clock generation: an event, then the row
   checkChain(wallet.records(), wallet.key.publicKey);
 });
 
+test("a clock that was set back onto times that are sealed loses no reading; while it stands right, such rows are refused", (t) => {
+  const wallet = new WalletFixture(t, { policy: { sealEveryS: 0 } });
+  const other = (timeS: number) => ({ ...rowAt(timeS), values: [7, 7] });
+  wallet.secondsPerSeal = 0;
+  wallet.clock.set(startS + 20);
+  for (let second = 1; second <= 20; second++) wallet.seal([rowAt(startS + second)]);
+  // Control: the clock did not move, so these are second values for sealed slots, which no agent may bring.
+  assert.throws(() => wallet.seal([other(startS + 10)]), refusal("row-conflict"));
+  wallet.clock.set(startS + 9);
+  const [sequence] = wallet.seal([other(startS + 10)]);
+  assert.equal(wallet.hello().generation, 1);
+  assert.deepEqual(wallet.seal([other(startS + 10)]), [sequence], "the same again gives the same record");
+  assert.deepEqual(wallet.seal([rowAt(startS + 10)]), [11], "and so does what was sealed before the step");
+  wallet.clock.set(startS + 10);
+  wallet.seal([other(startS + 11)]);
+  assert.throws(() => wallet.seal([{ ...rowAt(startS + 11), values: [8, 8] }]), refusal("row-conflict"));
+  wallet.restart();
+  assert.deepEqual(wallet.seal([other(startS + 10)]), [sequence]);
+  assert.equal(eventsIn(wallet.records(), eventCodes.clockStepped).length, 1);
+  checkChain(wallet.records(), wallet.key.publicKey);
+});
+
 test("a step of one meter's time signs what is pending of all, in the generation where it was taken", (t) => {
   const meters = [meterOf({ slotS: 60 }), meterOf({ index: 1, slotS: 60 })];
   const wallet = new WalletFixture(t, { policy: { meters, sealEveryS: 900 } });

@@ -58,6 +58,11 @@ export class TestClock {
   #monotonicMs = 0;
   wallMs = (): number => this.#wallMs;
   monotonicMs = (): number => this.#monotonicMs;
+  /** Somebody sets the wall clock; monotonic time goes on as if nothing had happened. */
+  set(wallS: number): void {
+    this.#wallMs = wallS * 1_000;
+  }
+
   /** Both clocks go on. */
   pass(seconds: number): void {
     this.#wallMs += seconds * 1_000;
