@@ -29,9 +29,7 @@ export async function readPassphrase(source: PassphraseSource, prompt: string): 
 async function bytesOf(source: PassphraseSource, prompt: string): Promise<Buffer> {
   if (source.file !== undefined) return readPassphraseFile(source.file);
   if (source.descriptor !== undefined) {
-    const descriptor = Number(source.descriptor);
-    if (!Number.isInteger(descriptor) || descriptor < 0)
-      throw new PassphraseError(`--passphrase-fd ${source.descriptor} is not the number of an open descriptor`);
+    const descriptor = descriptorOf(source.descriptor);
     return readWhole(descriptor, `descriptor ${descriptor}`);
   }
   if (!process.stdin.isTTY)
@@ -39,6 +37,13 @@ async function bytesOf(source: PassphraseSource, prompt: string): Promise<Buffer
       "no passphrase: give --passphrase-file FILE or --passphrase-fd N, or run this in a terminal",
     );
   return askTerminal(prompt);
+}
+
+/** The number in `--passphrase-fd`. Throws {@link PassphraseError} where it is none. */
+export function descriptorOf(text: string): number {
+  if (!/^\d{1,6}$/.test(text))
+    throw new PassphraseError(`--passphrase-fd ${text} is not the number of an open descriptor`);
+  return Number(text);
 }
 
 function readPassphraseFile(path: string): Buffer {
@@ -70,10 +75,18 @@ function readWhole(descriptor: number, name: string): Buffer {
   const bytes = Buffer.alloc(passphraseBytesMax + 1);
   let length = 0;
   for (;;) {
-    const count = readSync(descriptor, bytes, length, bytes.length - length, null);
+    const count = readSome(descriptor, bytes.subarray(length), name);
     length += count;
     if (count === 0) return bytes.subarray(0, length);
     if (length > passphraseBytesMax) throw new PassphraseError(`${name} holds more than ${passphraseBytesMax} bytes`);
+  }
+}
+
+function readSome(descriptor: number, bytes: Buffer, name: string): number {
+  try {
+    return readSync(descriptor, bytes, 0, bytes.length, null);
+  } catch (error) {
+    throw new PassphraseError(`cannot read the passphrase from ${name}: ${(error as Error).message}`);
   }
 }
 

@@ -6,6 +6,7 @@ import { systemClock } from "../platform/clock.ts";
 import { createLog } from "../platform/log.ts";
 import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
+import { Refusal } from "../protocol/refusal.ts";
 import { timesyncMark } from "../wallet/clock-state.ts";
 import { Journal } from "../wallet/journal.ts";
 import { deviceKeyOf, unlockSeed } from "../wallet/keystore.ts";
@@ -60,6 +61,27 @@ export interface ServeOptions {
   readonly exitWithParent: boolean;
 }
 
+/** A file of the wallet's is not what it should be; the message says which. */
+export class DamagedFile extends Error {
+  constructor(path: string, reason: string, todo: string) {
+    super(`${path} cannot be used: ${reason}; ${todo}`);
+    this.name = "DamagedFile";
+  }
+}
+
+/** What `read` makes of a file; its refusal becomes a {@link DamagedFile}. */
+export function understood<T>(path: string, todo: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof Refusal) throw new DamagedFile(path, error.message, todo);
+    throw error;
+  }
+}
+
+export const keyTodo = "put its backup back";
+const policyTodo = "'ecp config apply' writes it anew, 'ecp pin' pins the full node again";
+
 const writeFailedExitCode = 74;
 /** Between two steps of the check of the ring, so that it delays no request by more than one step. */
 const checkEveryMs = 100;
@@ -73,13 +95,13 @@ export async function serve(options: ServeOptions): Promise<void> {
     process.exit(writeFailedExitCode);
   };
   const lock = await lockFolder(files.lock);
-  const seed = unlockSeed(options.key, options.passphrase, files.key);
+  const seed = understood(files.key, keyTodo, () => unlockSeed(options.key, options.passphrase, files.key));
   options.passphrase.fill(0);
   const program = readFileSync(process.argv[1] as string);
   const softwareId = `ecp-wallet/${version}+${createHash("sha256").update(program).digest("hex").slice(0, 8)}`;
   const wallet = new Wallet({
     journal: new Journal(files.journal),
-    policy: decodePolicy(readFileSync(files.policy)),
+    policy: understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy))),
     key: deviceKeyOf(seed),
     clock: systemClock,
     softwareId,

@@ -1,19 +1,18 @@
 /** ecp-wallet: the process that alone holds the device key. Runs from its bundle, under flags that it puts on itself. */
 import { randomInt } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, realpathSync } from "node:fs";
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, realpathSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
-import { Refusal } from "../protocol/refusal.ts";
 import { Journal } from "../wallet/journal.ts";
 import { JournalError, JournalWriteError, segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
 import { calibrateCost, deviceKeyOf, lockSeed, newSeed, publicKeyOfFile, WrongPassphrase } from "../wallet/keystore.ts";
 import { emptyPolicy, encodePolicy } from "../wallet/policy.ts";
 import { SocketError } from "../wallet/server.ts";
-import { PassphraseError, readPassphrase } from "./ecp-wallet-passphrase.ts";
-import { serve, walletFiles, walletNodeFlags } from "./ecp-wallet-serve.ts";
+import { descriptorOf, PassphraseError, readPassphrase } from "./ecp-wallet-passphrase.ts";
+import { DamagedFile, keyTodo, serve, understood, walletFiles, walletNodeFlags } from "./ecp-wallet-serve.ts";
 
 const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps them until a full node has signed for them
 
@@ -127,7 +126,9 @@ async function confirm(passphrase: Buffer): Promise<void> {
 }
 
 function show(data: string): void {
-  process.stdout.write(`${didKeyOf(publicKeyOfFile(readNeeded(walletFiles(data).key)))}\n`);
+  const { key } = walletFiles(data);
+  const bytes = readNeeded(key);
+  process.stdout.write(`${didKeyOf(understood(key, keyTodo, () => publicKeyOfFile(bytes)))}\n`);
 }
 
 function readNeeded(path: string): Buffer {
@@ -153,14 +154,17 @@ function run(data: string, values: Values): void {
       "the wallet runs from its bundle only: npm run build, then dist/ecp-wallet run …",
     );
   readNeeded(walletFiles(data).key);
+  readNeeded(walletFiles(data).policy);
+  socketModeOf(values);
   const socket = resolve(values.socket ?? join(data, "wallet.sock"));
   const readable = values["passphrase-file"] === undefined ? [] : [resolve(values["passphrase-file"])];
   const flags = walletNodeFlags({ program, data, socket, readable });
   const serveArguments = ["serve", "--data", data, "--socket", socket];
-  for (const name of ["passphrase-file", "passphrase-fd", "socket-mode"] as const) {
-    const value = values[name];
-    if (value !== undefined) serveArguments.push(`--${name}`, name === "passphrase-file" ? resolve(value) : value);
-  }
+  const file = values["passphrase-file"];
+  const descriptor = values["passphrase-fd"];
+  if (file !== undefined) serveArguments.push("--passphrase-file", resolve(file));
+  else if (descriptor !== undefined) serveArguments.push("--passphrase-fd", passOn(descriptor, values));
+  if (values["socket-mode"] !== undefined) serveArguments.push("--socket-mode", values["socket-mode"]);
   if (values["exit-with-parent"]) serveArguments.push("--exit-with-parent");
   // Here, since under the permission model a folder is lost by a readable sibling whose name it begins (Node 24.21:
   // wallet/ beside wallet.passphrase); what lies inside it is not.
@@ -173,24 +177,44 @@ function run(data: string, values: Values): void {
   throw new CommandError(exitCodes.unavailable, "this system cannot replace a process (execve); run under Linux");
 }
 
+/** Moves a descriptor to 0: Node closes all above 2 when it becomes another program. Gives its number from then on. */
+function passOn(text: string, values: Values): string {
+  const descriptor = descriptorOf(text);
+  if (descriptor <= 2) return text;
+  if (values["exit-with-parent"])
+    throw new CommandError(
+      exitCodes.usage,
+      "--exit-with-parent needs the standard input, to which --passphrase-fd would be moved; use --passphrase-file",
+    );
+  closeSync(0);
+  try {
+    return String(openSync(`/proc/self/fd/${descriptor}`, "r"));
+  } catch (error) {
+    throw new PassphraseError(
+      `--passphrase-fd ${descriptor} cannot be passed on (${(error as Error).message}); give an open file or pipe`,
+    );
+  }
+}
+
 async function serveHere(data: string, values: Values): Promise<void> {
   const key = readNeeded(walletFiles(data).key);
   const source = { file: values["passphrase-file"], descriptor: values["passphrase-fd"] };
   const passphrase = await readPassphrase(source, "Passphrase of the device key: ");
-  const mode = Number.parseInt(values["socket-mode"] ?? "0600", 8);
-  if (!Number.isInteger(mode) || mode < 0 || mode > 0o777)
-    throw new CommandError(
-      exitCodes.usage,
-      `--socket-mode ${values["socket-mode"]}: an octal mode such as 0660 was expected`,
-    );
   await serve({
     data,
     key,
     passphrase,
     socket: values.socket ?? join(data, "wallet.sock"),
-    socketMode: mode,
+    socketMode: socketModeOf(values),
     exitWithParent: values["exit-with-parent"] === true,
   });
+}
+
+function socketModeOf(values: Values): number {
+  const text = values["socket-mode"] ?? "0600";
+  if (!/^0?[0-7]{3}$/.test(text))
+    throw new CommandError(exitCodes.usage, `--socket-mode ${text}: an octal mode such as 0660 was expected`);
+  return Number.parseInt(text, 8);
 }
 
 function exitCodeOf(error: unknown): number {
@@ -198,7 +222,7 @@ function exitCodeOf(error: unknown): number {
   if (error instanceof PassphraseError || error instanceof WrongPassphrase) return exitCodes.permission;
   if (error instanceof SocketError) return exitCodes.unavailable;
   if (error instanceof JournalWriteError) return exitCodes.io;
-  if (error instanceof JournalError || error instanceof Refusal) return exitCodes.data;
+  if (error instanceof JournalError || error instanceof DamagedFile) return exitCodes.data;
   const { code } = error as NodeJS.ErrnoException;
   if (code === "EACCES" || code === "EPERM" || code === "ERR_ACCESS_DENIED") return exitCodes.permission;
   return exitCodes.io;

@@ -16,7 +16,7 @@ import {
   signRecord,
 } from "../protocol/record.ts";
 import { type SealAnswer, type SealRequest, sealRowsMax, WalletRefusal } from "../protocol/wallet-message.ts";
-import { clockStateOf } from "./clock-state.ts";
+import { clockStateOf, timeOf } from "./clock-state.ts";
 import type { Journal, NewRecord } from "./journal.ts";
 import { commitRecordsMax, type PendingRow, plansMax } from "./journal-body.ts";
 import type { KnownRow } from "./journal-rows.ts";
@@ -254,7 +254,7 @@ export class Sealer {
             ...link,
             kind: "event",
             clockState: this.clockState,
-            timeS: Math.floor(clock.wallMs() / 1_000),
+            timeS: timeOf(clock),
             events: content.events,
           }
         : {

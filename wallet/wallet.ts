@@ -23,6 +23,7 @@ import {
   WalletRefusal,
   type WalletRequest,
 } from "../protocol/wallet-message.ts";
+import { timeOf } from "./clock-state.ts";
 import type { Journal } from "./journal.ts";
 import { sha256 } from "./journal-segments.ts";
 import type { Hole } from "./journal-walk.ts";
@@ -143,7 +144,7 @@ export class Wallet {
   #enrolmentRequest(): Uint8Array {
     const { journal, policy, key, clock, softwareId } = this.#options;
     const meters = policy.meters.map(({ index, name, profile }) => ({ index, name, profile }));
-    const timeS = Math.floor(clock.wallMs() / 1_000);
+    const timeS = timeOf(clock);
     const { publicKey, share } = key;
     return signEnrolmentRequest(
       { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters },

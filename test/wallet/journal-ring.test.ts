@@ -365,3 +365,12 @@ test("seeded rows of one request are sealed, found and numbered alike, in whatev
   assert.equal(new Set(b.slice(20)).size, 1);
   assert.ok((b[20] as number) > (a[0] as number));
 });
+
+test("a write that fails gives no answer: the error goes to the caller, who ends the process", (t) => {
+  const wallet = new WalletFixture(t);
+  wallet.close();
+  assert.throws(() => wallet.seal([rowAt(startS)]), { code: "EBADF" });
+  const reopened = new Journal(wallet.folder);
+  assert.equal(reopened.nextSequence, 2, "nothing was written");
+  reopened.close();
+});

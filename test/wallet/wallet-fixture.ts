@@ -88,7 +88,7 @@ export class WalletFixture {
   policy: WalletPolicy;
   journal: Journal;
   wallet: Wallet;
-  /** How far the clock goes at each seal. */
+  /** How far the clock goes at each seal, and to the end of its rows at least; 0: the test moves the clock. */
   secondsPerSeal = 1;
   #open = true;
 
@@ -116,6 +116,7 @@ export class WalletFixture {
     return new Wallet({ journal, policy, key, clock, softwareId: "ecp-wallet/test", isolation });
   }
 
+  /** Closes the files, under the wallet where that is still in use. */
   close(): void {
     if (this.#open) this.journal.close();
     this.#open = false;
@@ -142,6 +143,8 @@ export class WalletFixture {
   /** Seals and gives the sequence of each row. */
   seal(rows: readonly Row[], request: Partial<SealRequest> = {}): readonly number[] {
     this.clock.pass(this.secondsPerSeal);
+    const endS = Math.max(0, ...rows.map(({ timeS }) => timeS));
+    if (this.secondsPerSeal > 0 && this.clock.wallMs() < endS * 1_000) this.clock.set(endS);
     const { meters } = this.policy;
     const slotS = meters.find((meter) => meter.index === (request.meter ?? 0))?.slotS ?? 1;
     const base = { type: "seal", meter: 0, plan: 0, slotS, codes: [2, 4] } as const;

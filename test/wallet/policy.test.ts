@@ -1,0 +1,89 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { type CborValue, decodeCbor, encodeCbor } from "../../protocol/deterministic-cbor.ts";
+import { enrolmentBytesMax, openEnrolmentRequest } from "../../protocol/enrolment.ts";
+import { Refusal } from "../../protocol/refusal.ts";
+import { readEnrolAnswer } from "../../protocol/wallet-message.ts";
+import { clockStateOf } from "../../wallet/clock-state.ts";
+import { decodePolicy, emptyPolicy, encodePolicy, type WalletPolicy } from "../../wallet/policy.ts";
+import { verifyEd25519 } from "../../wallet/wallet.ts";
+import { meterOf, rowAt, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
+
+const policy: WalletPolicy = {
+  meters: [meterOf(), meterOf({ index: 255, name: "Wärmepumpe", slotS: 900, powerMaxW: 11_000, rowsPerMinute: 1 })],
+  nodes: [{ name: "node", publicKey: new Uint8Array(32).fill(1), share: new Uint8Array(32).fill(2) }],
+  sealEveryS: 900,
+  whenFull: "drop_oldest",
+  retentionDays: 90,
+};
+
+test("a policy comes back as it was written", () => {
+  assert.deepEqual(decodePolicy(encodePolicy(policy)), policy);
+  assert.deepEqual(decodePolicy(encodePolicy(emptyPolicy)), emptyPolicy);
+});
+
+test("a policy that is not understood whole is not obeyed", () => {
+  const good = decodeCbor(encodePolicy(policy)) as Map<number, CborValue>;
+  const changed = (key: number | string, value: CborValue | undefined): Uint8Array => {
+    const map = new Map<number | string, CborValue>(good);
+    if (value === undefined) map.delete(key);
+    else map.set(key, value);
+    return encodeCbor(map);
+  };
+  const meter = [0, "house", "sdm630", 60, 0, 60];
+  const cases: [string, Uint8Array][] = [
+    ["an unknown field", changed(7, 0)],
+    ["a field below the first", changed(0, 0)],
+    ["a field with a name", changed("meters", 0)],
+    ["another version", changed(1, 2)],
+    ["no meters", changed(2, undefined)],
+    ["a meter with a field too many", changed(2, [[...meter, 1]])],
+    ["a meter with a field too few", changed(2, [meter.slice(0, 5)])],
+    ["two meters of one index", changed(2, [meter, meter])],
+    ["a rate of nothing", changed(2, [[...meter.slice(0, 5), 0]])],
+    ["a slot longer than a day", changed(2, [[0, "house", "sdm630", 86_401, 0, 60]])],
+    ["a key that is too short", changed(3, [["node", new Uint8Array(31), new Uint8Array(32)]])],
+    ["seal_every longer than a day", changed(4, 86_401)],
+    ["an unknown when_full", changed(5, 2)],
+    [
+      "names that no enrolment request could hold",
+      changed(
+        2,
+        Array.from({ length: 200 }, (_, i) => [i, "n".repeat(64), "p".repeat(64), 60, 0, 60]),
+      ),
+    ],
+    ["bytes behind it", Uint8Array.from([...encodePolicy(policy), 0])],
+  ];
+  for (const [name, bytes] of cases) assert.throws(() => decodePolicy(bytes), Refusal, name);
+});
+
+test("the longest policy still makes an enrolment request, which its own key signs", (t) => {
+  const meters = Array.from({ length: 256 }, (_, index) =>
+    meterOf({ index, name: "n".repeat(24), profile: "p".repeat(24) }),
+  );
+  decodePolicy(encodePolicy({ ...policy, meters }));
+  const wallet = new WalletFixture(t, { policy: { meters } });
+  const request = readEnrolAnswer(wallet.ask({ type: "enrol" }));
+  assert.ok(request.length < enrolmentBytesMax);
+  const { request: opened } = openEnrolmentRequest(request, verifyEd25519, sha256);
+  assert.equal(opened.meters.length, 256);
+  assert.deepEqual(opened.publicKey, wallet.key.publicKey);
+});
+
+test("the clock is called synchronised only where the system's daemon left its mark, and unknown before 2025", () => {
+  const here = import.meta.filename;
+  assert.equal(clockStateOf(startS * 1_000, here), 0);
+  assert.equal(clockStateOf(startS * 1_000, "/nonexistent"), 2);
+  assert.equal(clockStateOf(0, here), 1);
+});
+
+test("a clock far out of range keeps the wallet neither from starting nor from sealing", (t) => {
+  const wallet = new WalletFixture(t);
+  for (const wallS of [-1, 0, 2 ** 32, 2 ** 40]) {
+    wallet.clock.set(wallS);
+    wallet.restart();
+    wallet.secondsPerSeal = 0;
+    assert.equal(wallet.seal([rowAt(startS + wallet.hello().nextSequence)]).length, 1);
+    wallet.ask({ type: "enrol" });
+  }
+});
