@@ -2,11 +2,8 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import {
   chmodSync,
-  closeSync,
-  constants,
   existsSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -20,7 +17,6 @@ import { after, beforeEach, test } from "node:test";
 import { walletNodeFlags } from "../../cli/ecp-wallet-serve.ts";
 import { frameOf } from "../../platform/framed-channel.ts";
 import { encodeWalletRequest, WalletRefusal } from "../../protocol/wallet-message.ts";
-import { openPty } from "../../simulator/pty.ts";
 import { timesyncMark } from "../../wallet/clock-state.ts";
 import { unlockSeed } from "../../wallet/keystore.ts";
 import { meterOf, rowAt, startS } from "../wallet/wallet-fixture.ts";
@@ -132,101 +128,6 @@ test("what is missing, damaged, wrong or closed to us has its exit code and its 
   expect(65, /device\.key/);
   rmSync(folder.data, { recursive: true });
   expect(66, /device\.key is not there; 'ecp-wallet init/);
-});
-
-test("a passphrase never comes by the environment; without a source or a terminal there is none", () => {
-  const env = { ...process.env, PASSPHRASE: passphrase, ECP_PASSPHRASE: passphrase, ECP_WALLET_PASSPHRASE: passphrase };
-  const { code, stderr } = folder.command(["run", "--data", folder.data, "--socket", folder.socket], { env });
-  assert.equal(code, 77);
-  assert.match(stderr, /give --passphrase-file FILE or --passphrase-fd N/);
-});
-
-test("a passphrase file that others may read is taken from systemd's credentials, and from nowhere else", async () => {
-  const credentials = path.join(folder.root, "credentials");
-  const beside = path.join(folder.root, "credentials-of-others");
-  for (const place of [credentials, beside]) {
-    mkdirSync(place, { recursive: true });
-    writeFileSync(path.join(place, "passphrase"), passphrase);
-    chmodSync(path.join(place, "passphrase"), 0o440);
-  }
-  const args = (file: string) => ["run", "--data", folder.data, "--socket", folder.socket, "--passphrase-file", file];
-  const env = { ...process.env, CREDENTIALS_DIRECTORY: credentials };
-  const file = path.join(credentials, "passphrase");
-  const wallet = folder.started(spawn(folder.program, args(file), { env, stdio: ["ignore", "pipe", "pipe"] }));
-  (await folder.client(wallet)).close();
-  assert.equal((await wallet.end("SIGTERM")).code, 0);
-  assert.equal(folder.command(args(file)).code, 77, "control: the same file without the variable");
-  const outside = [
-    path.join(beside, "passphrase"),
-    path.join(credentials, "..", "credentials-of-others", "passphrase"),
-  ];
-  for (const other of outside) assert.equal(folder.command(args(other), { env }).code, 77, other);
-});
-
-test("a passphrase comes by a descriptor, through the change to the hardened process", async () => {
-  const run = `exec ${folder.program} run --data ${folder.data} --socket ${folder.socket} --passphrase-fd`;
-  for (const script of [`${run} 3 3< ${folder.passphraseFile}`, `echo '${passphrase}' | ${run} 0`]) {
-    const wallet = folder.started(spawn("sh", ["-c", script], { stdio: ["ignore", "pipe", "pipe"] }));
-    const client = await folder.client(wallet);
-    client.close();
-    process.kill(walletPid(), "SIGTERM");
-    assert.equal((await wallet.ended).code, 0);
-  }
-  const both = folder.command(["run", "--data", folder.data, "--passphrase-fd", "3", "--exit-with-parent"]);
-  assert.equal(both.code, 64);
-  const none = folder.command(["run", "--data", folder.data, "--passphrase-fd", "three"]);
-  assert.equal(none.code, 77);
-  assert.match(none.stderr, /--passphrase-fd three is not the number of an open descriptor/);
-  assert.equal(folder.command(["run", "--data", folder.data, "--passphrase-fd", "99"]).code, 77);
-});
-
-/** The process that listens at the socket, whatever started it: by the arguments it was started with. */
-function walletPid(): number {
-  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
-  const found = pids.find((pid) => {
-    try {
-      const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      return line.includes("serve") && line.includes(folder.data);
-    } catch {
-      return false; // it has ended meanwhile
-    }
-  });
-  return Number(found);
-}
-
-/** Types answers to the prompts of a command that runs on a terminal; gives all it printed there. */
-async function onTerminal(args: readonly string[], answers: readonly string[]) {
-  const pty = openPty();
-  const terminal = openSync(pty.path, constants.O_RDWR | constants.O_NOCTTY);
-  let seen = "";
-  pty.onData((bytes) => {
-    seen += Buffer.from(bytes).toString("utf8");
-  });
-  const wallet = folder.started(spawn(folder.program, args, { stdio: [terminal, "pipe", "pipe"] }));
-  closeSync(terminal);
-  const waiting = [...answers];
-  wallet.child.stderr?.on("data", (text: string) => {
-    const answer = /: $/.test(text) ? waiting.shift() : undefined;
-    if (answer !== undefined) pty.write(Buffer.from(answer));
-  });
-  const ended = await wallet.ended;
-  await pty.close();
-  return { ...ended, seen };
-}
-
-test("a passphrase is typed at a terminal without echo, corrected with backspace, and asked twice when it is new", async () => {
-  const data = fresh("typed");
-  const init = ["init", "--data", data, "--segments", "3"];
-  const differ = await onTerminal(init, ["one\r", "two\r"]);
-  assert.equal(differ.code, 64);
-  assert.match(differ.stderr, /the two differ; nothing was made/);
-  const interrupted = await onTerminal(init, ["one\x03"]);
-  assert.equal(interrupted.code, 77);
-  assert.ok(!existsSync(path.join(data, "device.key")));
-  const made = await onTerminal(init, ["Öx\x7f\x7flösung\r", "lösung\r"]);
-  assert.equal(made.code, 0, made.stderr);
-  assert.equal(made.seen, "", "nothing was echoed");
-  assert.equal(unlockSeed(readFileSync(path.join(data, "device.key")), Buffer.from("lösung"), "").length, 32);
 });
 
 test("the hardened process runs under the flags, and says so", async () => {
@@ -420,6 +321,37 @@ test("a peer that breaks the frame is cut off, one that reads no answers gets no
     WalletRefusal,
   );
   deaf.destroy();
+  client.close();
+  assert.equal((await wallet.end("SIGTERM")).code, 0);
+});
+
+test("a damaged block behind the tail is found by the check in the background, told and sealed", async () => {
+  const first = folder.run();
+  const before = await folder.client(first);
+  for (let i = 0; i < 5; i++)
+    await before.seal({ meter: 0, plan: 0, slotS: 1, codes: [2, 4], rows: [rowAt(startS + i)] });
+  before.close();
+  await first.end("SIGKILL");
+  const segment = path.join(folder.data, "journal", "segment-0000.ecpj");
+  const bytes = readFileSync(segment);
+  bytes.fill(1, 3 * 4_096, 4 * 4_096);
+  writeFileSync(segment, bytes);
+  const wallet = folder.run();
+  const told = new Promise<void>((resolve) => {
+    let said = "";
+    wallet.child.stderr?.on("data", (text: string) => {
+      said += text;
+      if (said.includes("records of the journal are damaged")) resolve();
+    });
+  });
+  const client = await folder.client(wallet);
+  await told;
+  const { nextSequence } = await client.hello();
+  const { records } = await client.read(nextSequence - 1, nextSequence - 1);
+  assert.match(
+    Buffer.from(records[0]?.[1] as Uint8Array).toString("latin1"),
+    /segment 0, blocks 3-3: commits 3-3 missing/,
+  );
   client.close();
   assert.equal((await wallet.end("SIGTERM")).code, 0);
 });
