@@ -80,6 +80,7 @@ export function understood<T>(path: string, todo: string, read: () => T): T {
 }
 
 export const keyTodo = "put its backup back";
+const journalTodo = "its commits are whole, so other software wrote them: run the version that did";
 const policyTodo = "'ecp config apply' writes it anew, 'ecp pin' pins the full node again";
 
 const writeFailedExitCode = 74;
@@ -100,7 +101,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const program = readFileSync(process.argv[1] as string);
   const softwareId = `ecp-wallet/${version}+${createHash("sha256").update(program).digest("hex").slice(0, 8)}`;
   const wallet = new Wallet({
-    journal: new Journal(files.journal),
+    journal: understood(files.journal, journalTodo, () => new Journal(files.journal)),
     policy: understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy))),
     key: deviceKeyOf(seed),
     clock: systemClock,
