@@ -202,8 +202,9 @@ function run(node, args) {
   var env = Object.assign({}, process.env);
   // What the script starts by the name `node` is this Node too.
   env.PATH = path.dirname(node) + path.delimiter + (env.PATH || "");
-  var child = childProcess.spawn(node, args, { stdio: "inherit", env: env });
+  var child;
   var lastAtMs = {};
+  // Before the script is started: a signal that came between the two would end this process alone and leave the script.
   ["SIGINT", "SIGTERM", "SIGHUP"].forEach(function (signal) {
     process.on(signal, function () {
       if (signal === "SIGINT" && isForeground()) return;
@@ -213,6 +214,7 @@ function run(node, args) {
       child.kill(signal);
     });
   });
+  child = childProcess.spawn(node, args, { stdio: "inherit", env: env });
   child.on("error", function (error) {
     fail("to start " + node, error.message, root, "remove the folder node_modules and try again");
   });
