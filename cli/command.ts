@@ -14,6 +14,8 @@ export const exit = {
   ioError: 74,
   notPermitted: 77,
   badConfiguration: 78,
+  /** As shells have it for SIGINT. */
+  interrupted: 130,
 } as const;
 
 export interface ErrorText {
@@ -108,20 +110,40 @@ function explainSystem(error: unknown): CommandError | undefined {
     );
   if (code === "ENOENT")
     return new CommandError(exit.noInput, text("a file or folder that is there", "check the path"));
+  if (code === "EISDIR") return new CommandError(exit.noInput, text("a file", "name a file, not a folder"));
+  if (code === "EEXIST" || code === "ENOTDIR" || code === "EBUSY" || code === "ENOTEMPTY")
+    return new CommandError(
+      exit.cannotCreate,
+      text("a path that is free, in a folder", "choose another path; what is there was left as it is"),
+    );
+  if (code === "ENAMETOOLONG" || code === "ELOOP")
+    return new CommandError(exit.noInput, text("a path that the system can follow", "check the path"));
+  if (code === "EMFILE" || code === "ENFILE")
+    return new CommandError(exit.ioError, text("a file to open", "end other programs, or raise 'ulimit -n'"));
+  if (code === "EADDRINUSE" || code === "EADDRNOTAVAIL")
+    return new CommandError(
+      exit.unavailable,
+      text("an address that is free on this machine", "choose another address or port, or end what has it"),
+    );
   if (code === "ENOSPC") return new CommandError(exit.ioError, text("room on the disk", "free some space, try again"));
   return undefined;
 }
 
-/** Runs a program with its arguments; sets the exit status. */
+/** Runs a program with its arguments; sets the exit status. After an error nothing that is still open keeps it alive. */
 export async function runProgram(program: Program, args: readonly string[]): Promise<void> {
   try {
     process.exitCode = await dispatch(program, args);
   } catch (error) {
+    // readline's, at Ctrl-C in a question.
+    if (systemCode(error) === "ABORT_ERR") {
+      process.stderr.write("\n");
+      process.exit(exit.interrupted);
+    }
     const explained = error instanceof CommandError ? error : (program.explain?.(error) ?? explainSystem(error));
     // A programmer's error: nothing that its user could mend, so all of it is shown.
     if (explained === undefined) throw error;
     process.stderr.write(formatError(explained.text));
-    process.exitCode = explained.status;
+    process.exit(explained.status);
   }
 }
 

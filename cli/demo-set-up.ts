@@ -1,7 +1,7 @@
 /** A whole small world in one folder: a hub's wallet and configuration, a full node, and each knowing the other's key. */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -77,7 +77,8 @@ async function completeWorld(world: DemoWorld, intervalS: number, signal: AbortS
 export function cleanUpDemo(world: DemoWorld): void {
   rmSync(world.sockets, { recursive: true, force: true });
   if (world.temporary) rmSync(world.data, { recursive: true, force: true });
-  else rmSync(world.meterLink, { force: true });
+  else if (lstatSync(world.meterLink, { throwIfNoEntry: false })?.isSymbolicLink())
+    rmSync(world.meterLink, { force: true });
 }
 
 /** One command to its end, also when `signal` aborts meanwhile: what it has begun to write must not come after the cleaning up. */

@@ -1,7 +1,8 @@
 /** ecp-demo simulate: a simulated meter for whoever wants to read one: on a pty, over Modbus TCP, with faults on demand. */
+import { NotASymlink } from "../simulator/pty.ts";
 import type { SlaveFault } from "../simulator/sdm630-slave.ts";
 import { runSimulatedMeter } from "../simulator/simulated-meter.ts";
-import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 
 const faultHelp = "silent, wrong-unit, bad-crc, garbage, noise-before, exception:CODE, late:MS, not-a-number:ADDRESS";
 
@@ -38,6 +39,9 @@ Makes a pty and prints its path, or makes --link a symlink to it; with --tcp it 
       unit: integer("unit", values.unit, 1, 247),
       seed: integer("seed", values.seed, 0, 1_000_000),
       baud: integer("baud", values.baud, 300, 115_200),
+    }).catch((error: Error & { syscall?: string }) => {
+      const ofLink = error instanceof NotASymlink || (systemCode(error) !== undefined && error.syscall === "symlink");
+      throw values.link !== undefined && ofLink ? noLink(values.link, error) : error;
     });
     meter.setFault(fault);
     const event = { event: "started", pid: process.pid, path: meter.path, address: meter.address, link: values.link };
@@ -58,6 +62,15 @@ Makes a pty and prints its path, or makes --link a symlink to it; with --tcp it 
     return exit.ok;
   },
 };
+
+function noLink(link: string, error: Error): CommandError {
+  return new CommandError(exit.cannotCreate, {
+    expected: "a path that is free, or a symlink that may be replaced",
+    got: error instanceof NotASymlink ? "something else is there; it was left as it is" : error.message,
+    where: `--link ${link}`,
+    todo: "choose another path",
+  });
+}
 
 function integer(flag: string, text: string, min: number, max: number): number {
   if (/^\d{1,7}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);

@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { closeSync, writeSync } from "node:fs";
-import { readlink, rename, rm, symlink } from "node:fs/promises";
+import { lstat, readlink, rename, rm, symlink } from "node:fs/promises";
 import { ReadStream } from "node:tty";
 import { loadPtyNative } from "./pty-native.ts";
 
@@ -66,8 +66,21 @@ export function openPty(): Pty {
   };
 }
 
-/** Makes `link` lead to `target`, replacing what it led to in one step: there is no moment without a link. */
+/** What lies where a link is to be made is somebody's file or folder; it was left alone. */
+export class NotASymlink extends Error {
+  constructor(path: string) {
+    super(`${path} is there already, and is no symlink`);
+    this.name = "NotASymlink";
+  }
+}
+
+/**
+ * Makes `link` lead to `target`, replacing what it led to in one step: there is no moment without a link.
+ * @throws NotASymlink where something else is at `link`
+ */
 export async function replaceSymlink(link: string, target: string): Promise<void> {
+  const there = await lstat(link).catch(() => undefined);
+  if (there && !there.isSymbolicLink()) throw new NotASymlink(link);
   const fresh = `${link}.${randomBytes(6).toString("hex")}`;
   await symlink(target, fresh);
   await rename(fresh, link).catch(async (error) => {

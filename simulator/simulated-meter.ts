@@ -41,10 +41,15 @@ export async function runSimulatedMeter(options: SimulatedMeterOptions = {}): Pr
 
   const connect = async (): Promise<void> => {
     const opened = openPty();
+    try {
+      if (link !== undefined) await replaceSymlink(link, opened.path);
+    } catch (error) {
+      await opened.close(); // an open pty would keep the process alive
+      throw error;
+    }
     const line = new RtuSlave(slave, baud, (bytes) => opened.write(bytes));
     opened.onData((bytes) => line.receive(bytes));
     [pty, rtu] = [opened, line];
-    if (link !== undefined) await replaceSymlink(link, opened.path);
   };
   const cut = async (): Promise<void> => {
     const [oldPty, oldRtu] = [pty, rtu];
@@ -58,7 +63,12 @@ export async function runSimulatedMeter(options: SimulatedMeterOptions = {}): Pr
 
   const wantsPty = link !== undefined || options.tcp === undefined;
   if (options.tcp !== undefined) tcp = await serveModbusTcp(slave, options.tcp);
-  if (wantsPty) await connect();
+  try {
+    if (wantsPty) await connect();
+  } catch (error) {
+    await tcp?.close();
+    throw error;
+  }
   return {
     slave,
     get path() {

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readlink } from "node:fs/promises";
+import { readFile, readlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { test } from "node:test";
 import { openSerialPort } from "../../drivers/serial/serial-port.ts";
-import { openPty, replaceSymlink } from "../../simulator/pty.ts";
+import { NotASymlink, openPty, replaceSymlink } from "../../simulator/pty.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
 import { temporaryFolder } from "../drivers/sdm630-line.ts";
 
@@ -60,4 +60,13 @@ test("a meter cut off and plugged in again has its link and its path", async (t)
   await meter.reconnect();
   assert.equal(await readlink(link), meter.path);
   assert.equal(meter.address, undefined);
+});
+
+test("a file or folder where the link is to be made is left alone, and the pty is let go", async (t) => {
+  const folder = await temporaryFolder(t);
+  const link = path.join(folder, "meter.tty");
+  await writeFile(link, "mine");
+  await assert.rejects(runSimulatedMeter({ link, tcp: { host: "127.0.0.1", port: 0 } }), NotASymlink);
+  await assert.rejects(runSimulatedMeter({ link: folder }), NotASymlink);
+  assert.equal(await readFile(link, "utf8"), "mine");
 });
