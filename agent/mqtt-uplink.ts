@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { connect, type IClientOptions, type MqttClient } from "mqtt";
 import { BackOff } from "../platform/back-off.ts";
+import { guardMqttStream } from "../platform/mqtt-packet-guard.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
 import { receiptBytesMax } from "../protocol/receipt.ts";
 import type { MqttConfiguration } from "./configuration.ts";
@@ -12,6 +13,8 @@ const keepaliveS = 30;
 const stopTimeoutMs = 1_000;
 /** A connection that lasted so long was a good one: after it, the first delay is short again. */
 const stableMs = 2_000;
+/** The largest packet that is taken: a receipt has 2 KiB at most, its topic less than 100 bytes, a broker may add properties. */
+export const packetBytesMax = 8_192;
 /** Messages that the broker has not acknowledged; one that falls further behind is hung up on. */
 export const unacknowledgedMax = 256;
 
@@ -76,6 +79,10 @@ export class MqttUplink {
       return;
     }
     this.#client = client;
+    // mqtt.js gathers a packet of any announced length, up to 256 MB, before it looks at it.
+    guardMqttStream(client.stream, { bytesMax: packetBytesMax, qosMax: 1 }, (got) => {
+      this.#reason = `the broker sent ${got}; expected: at most ${packetBytesMax} bytes, QoS 0 or 1`;
+    });
     client.on("error", (error) => this.#failed(error));
     client.on("connect", () => this.#subscribe(client));
     client.on("message", (_topic, payload) => {
@@ -156,6 +163,7 @@ export class MqttUplink {
       keepalive: keepaliveS,
       connectTimeout: connectTimeoutMs,
       reconnectPeriod: 0,
+      ...(this.#protocolVersion === 5 && { properties: { maximumPacketSize: packetBytesMax } }),
       will: {
         topic: topicOf(this.device, "status"),
         payload: Buffer.from('{"state":"offline"}'),

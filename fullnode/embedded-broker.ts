@@ -9,8 +9,9 @@ import { randomBytes, timingSafeEqual } from "node:crypto";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { Aedes, type Client, type PublishPacket, type Subscription } from "aedes";
 import type { Log } from "../platform/log.ts";
+import { MqttPacketGuard } from "../platform/mqtt-packet-guard.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
-import { MqttPacketGuard, mqttPacketBytesMax } from "./mqtt-packet-guard.ts";
+import { mqttPacketBytesMax } from "./mqtt-intake.ts";
 import { NodeError, systemCode } from "./node-error.ts";
 
 export const connectionsMax = 20_000;
@@ -113,16 +114,16 @@ function sameSecret(given: Uint8Array, secret: string): boolean {
 
 /** Ends a connection that announces a packet over the limit; aedes itself would gather it. */
 function guard(socket: Socket, log: Log): void {
-  const packets = new MqttPacketGuard();
+  const packets = new MqttPacketGuard({ bytesMax: mqttPacketBytesMax });
   const read = socket.read.bind(socket);
   // aedes takes bytes only by read(): what is not returned here never reaches its parser.
   socket.read = (size?: number) => {
     const chunk: Buffer | null = read(size);
-    const tooLong = chunk === null ? undefined : packets.push(chunk);
-    if (tooLong === undefined) return chunk;
+    const got = chunk === null ? undefined : packets.push(chunk);
+    if (got === undefined) return chunk;
     log.warn("the broker ended a connection", {
-      got: `a packet of ${tooLong} bytes`,
-      expected: `at most ${mqttPacketBytesMax}`,
+      got,
+      expected: `packets of at most ${mqttPacketBytesMax} bytes`,
       from: `${socket.remoteAddress}`,
     });
     socket.destroy();

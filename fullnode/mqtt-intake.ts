@@ -8,10 +8,12 @@ import { setTimeout } from "node:timers/promises";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
 import { BackOff } from "../platform/back-off.ts";
 import type { Log } from "../platform/log.ts";
+import { guardMqttStream } from "../platform/mqtt-packet-guard.ts";
 import { topicFilter, topicOf } from "../protocol/mqtt-topic.ts";
-import { mqttPacketBytesMax } from "./mqtt-packet-guard.ts";
 import type { OutgoingReceipt } from "./record-path.ts";
 
+/** A record of the largest size, its topic, and what a broker may add. */
+export const mqttPacketBytesMax = 65_536;
 /** Receipts on their way: far below the 65,535 packet identifiers after which mqtt.js stops for ever. */
 export const receiptsInFlightMax = 1_000;
 const connectTimeoutMs = 10_000;
@@ -105,6 +107,10 @@ export class MqttIntake {
     this.#client = client;
     let problem = "the connection was closed";
     let connected = false;
+    // mqtt.js looks at the size of a packet only when it has gathered all of it.
+    guardMqttStream(client.stream, { bytesMax: mqttPacketBytesMax, qosMax: 1 }, (got) => {
+      problem = `the broker sent ${got}; expected: at most ${mqttPacketBytesMax} bytes, QoS 0 or 1`;
+    });
     client.on("connect", () => {
       connected = true;
       // With Nagle's algorithm a receipt would wait for the other side's delayed acknowledgement (40 ms).

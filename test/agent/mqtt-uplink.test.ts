@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import type { AuthenticateError } from "aedes";
+import mqtt from "mqtt";
 import type { MqttConfiguration } from "../../agent/configuration.ts";
-import { MqttUplink, unacknowledgedMax } from "../../agent/mqtt-uplink.ts";
+import { MqttUplink, packetBytesMax, unacknowledgedMax } from "../../agent/mqtt-uplink.ts";
 import { BackOff } from "../../platform/back-off.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { BrokerFixture } from "./broker-fixture.ts";
@@ -270,4 +271,76 @@ test("stop() ends at once while a connection is tried, and while a delay runs", 
   const waiting = new UplinkFixture(t, broker.port, {}, 60_000);
   await waiting.disconnected();
   await waiting.uplink.stop();
+});
+
+/** A PUBLISH of 256 MB less a byte, the most that MQTT can announce: fixed header alone. */
+const announcement = Buffer.from([0x30, 0xff, 0xff, 0xff, 0x7f]);
+const connack = { 4: Buffer.from([0x20, 2, 0, 0]), 5: Buffer.from([0x20, 3, 0, 0, 0]) };
+
+for (const version of [5, 4] as const)
+  test(`a broker that announces 256 MB is hung up on at the header, MQTT ${version === 5 ? "5" : "3.1.1"}`, async (t) => {
+    let ended = (): void => undefined;
+    const hungUp = new Promise<void>((resolve) => {
+      ended = resolve;
+    });
+    const port = await scriptedBroker(t, (socket, level) => {
+      if (level !== version) {
+        socket.end();
+        return;
+      }
+      socket.once("close", () => ended());
+      socket.write(Buffer.concat([connack[version], announcement])); // and not a byte of the message
+    });
+    const fixture = new UplinkFixture(t, port, {}, 60_000);
+    await hungUp;
+    await fixture.disconnected();
+    assert.match(fixture.states.at(-1) ?? "", /the broker sent a packet of \d+ bytes or more; expected: at most 8192/);
+  });
+
+test("control: mqtt.js without the guard takes what was announced for as long as it comes", async (t) => {
+  const partBytes = 32 * 1_048_576; // more than the buffers of both sockets hold
+  let taken = (): void => undefined;
+  const all = new Promise<void>((resolve) => {
+    taken = resolve;
+  });
+  const port = await scriptedBroker(t, (socket) => {
+    socket.write(Buffer.concat([connack[4], announcement]));
+    socket.write(Buffer.alloc(partBytes), (error) => error ?? taken());
+  });
+  const client = mqtt.connect({ host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 });
+  t.after(() => client.end(true));
+  await all;
+  assert.equal(client.stream.destroyed, false);
+});
+
+test("a broker that sends QoS 2, which nobody subscribed to, is hung up on: such messages are kept until released", async (t) => {
+  const port = await scriptedBroker(t, (socket, level) => {
+    const topic = Buffer.from("x");
+    const rest = Buffer.concat([Buffer.from([0, topic.length]), topic, Buffer.from([0, 1]), Buffer.from([0])]);
+    if (level === 5) socket.write(Buffer.concat([connack[5], Buffer.from([0x34, rest.length]), rest]));
+  });
+  const fixture = new UplinkFixture(t, port, {}, 60_000);
+  await fixture.disconnected();
+  assert.match(fixture.states.at(-1) ?? "", /the broker sent a message of QoS 2/);
+});
+
+test("CONNECT of MQTT 5 says how large a packet may be; CONNECT of 3.1.1 cannot", async (t) => {
+  const connects: Buffer[] = [];
+  const port = await new Promise<number>((resolve) => {
+    const server = createServer((socket) => {
+      socket.on("error", () => undefined);
+      socket.once("data", (bytes) => {
+        connects.push(bytes);
+        socket.end();
+      });
+    }).listen(0, "127.0.0.1", () => resolve((server.address() as AddressInfo).port));
+    t.after(() => server.close());
+  });
+  const fixture = new UplinkFixture(t, port, {}, 60_000);
+  await fixture.disconnected();
+  const property = Buffer.from([0x27, 0, 0, packetBytesMax >> 8, packetBytesMax & 0xff]); // MQTT 5 §3.1.2.11.4
+  assert.deepEqual(
+    connects.map((bytes) => bytes.includes(property)),
+    [true, false],
+  );
 });

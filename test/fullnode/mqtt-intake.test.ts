@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { type AddressInfo, createServer } from "node:net";
 import { type TestContext, test } from "node:test";
 import mqtt from "mqtt";
 import { startEmbeddedBroker } from "../../fullnode/embedded-broker.ts";
@@ -111,4 +112,18 @@ test("a wrong password is said as such, and tried again", async (t) => {
   });
   await firstTry;
   assert.match(lines.join("\n"), /--password-file/);
+});
+
+test("a broker that announces 256 MB is hung up on at the header, and told", async (t) => {
+  const server = createServer((socket) => {
+    socket.on("error", () => undefined);
+    // CONNACK of 3.1.1, then the fixed header of a PUBLISH, and not a byte of its message.
+    socket.once("data", () => socket.write(Buffer.from([0x20, 2, 0, 0, 0x30, 0xff, 0xff, 0xff, 0x7f])));
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => server.close());
+  const { port } = server.address() as AddressInfo;
+  const { lines, firstTry } = intake(t, { host: "127.0.0.1", port, protocolVersion: 4 });
+  await firstTry;
+  assert.match(lines.join("\n"), /the broker sent a packet of \d+ bytes or more; expected: at most 65536/);
 });
