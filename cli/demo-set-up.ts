@@ -1,13 +1,14 @@
 /** A whole small world in one folder: a hub's wallet and configuration, a full node, and each knowing the other's key. */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import { CommandError, exit } from "./command.ts";
+import { makeFolder } from "./output-file.ts";
 import { type ProgramName, programCommand } from "./program-path.ts";
 
 const journalSegments = 16;
@@ -29,7 +30,7 @@ export interface DemoWorld {
 
 /** Makes the world, or completes one that a run before left in `data`. Where that fails or `signal` aborts it is cleaned up. */
 export async function setUpDemo(data: string | undefined, intervalS: number, signal: AbortSignal): Promise<DemoWorld> {
-  if (data !== undefined) mkdirSync(data, { recursive: true });
+  if (data !== undefined) makeFolder(data);
   const folder = data === undefined ? mkdtempSync(join(tmpdir(), "ecp-demo-")) : resolve(data);
   const sockets = mkdtempSync(join(tmpdir(), "ecp-"));
   const world: DemoWorld = {

@@ -1,6 +1,6 @@
 /** ecp enrol: the device's signed request, as a file for a full node. ecp pin: the full node's answer, believed. */
 import { readFileSync } from "node:fs";
-import { writeFileDurably } from "../platform/durable-file.ts";
+import { contentTypes } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentAnswer, openEnrolmentAnswer } from "../protocol/enrolment.ts";
 import { didKeyOf, kidOf } from "../protocol/public-key.ts";
@@ -10,6 +10,7 @@ import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
 import { devicePublicKey, readPolicy, withWallet, writePolicy } from "./hub-wallet.ts";
+import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
 import { canAsk, confirm } from "./terminal-question.ts";
 import { sha256, verifyEd25519 } from "./verification.ts";
 
@@ -18,13 +19,15 @@ export const hubEnrol: Command = {
   usage: `Usage: ecp enrol [--config hub.yaml] [--out request.cose]
 
 Asks the wallet (the running one, or one that is started for it) for its signed enrolment request: public keys, epoch,
-meters. Take the file to the full node's operator; nothing in it is secret.`,
+meters. Take the file to the full node's operator; nothing in it is secret. --out overwrites nothing but a request.`,
   async run(args) {
     const options = { ...configOption, out: { type: "string", default: "request.cose" } } as const;
     const { values } = parseCommand("ecp enrol", args, options, []);
     const hub = readHubFile(values.config);
+    const before = signedMessage(contentTypes.enrolmentRequest);
+    checkOutput(values.out, before);
     const request = await withWallet(hub, (wallet) => wallet.enrol());
-    writeFileDurably(values.out, request, 0o644);
+    writeOutput(values.out, request, before);
     const did = didKeyOf(devicePublicKey(hub.configuration.walletFolder));
     process.stdout.write(
       `${values.out} is the request of ${did}\n` +

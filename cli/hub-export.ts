@@ -1,8 +1,7 @@
 /** ecp export: records out of the journal, signatures intact. */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { WalletClient } from "../agent/wallet-client.ts";
-import { writeFileDurably } from "../platform/durable-file.ts";
+import { contentTypes } from "../protocol/cose-sign1.ts";
 import { meteringPacketText } from "../protocol/metering-packet.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { hasValues } from "../protocol/reading-status.ts";
@@ -12,6 +11,7 @@ import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
 import { deviceFileName } from "./hub-verify.ts";
 import { withWallet } from "./hub-wallet.ts";
+import { makeFolder, signedMessage, writeOutput } from "./output-file.ts";
 import { recordJson } from "./record-json.ts";
 import { sha256 } from "./verification.ts";
 
@@ -25,7 +25,7 @@ cose    one file a record in DIR (default: ecp-records), SEQUENCE.cose, with ${d
 json    one JSON object a line on stdout: what each record says, and its bytes in base64
 packet  one ECP metering packet (27 keys) a line on stdout for each row of readings that has values
 
-All records that the journal still holds, unless --from and --to name sequences.`,
+Nothing is overwritten but records. All records that the journal still holds, unless --from and --to name sequences.`,
 
   async run(args) {
     const { values } = parseCommand(
@@ -47,8 +47,10 @@ All records that the journal still holds, unless --from and --to name sequences.
       const hello = await wallet.hello();
       const last = Math.min(to ?? hello.nextSequence - 1, hello.nextSequence - 1);
       if (format === "cose") {
-        mkdirSync(values.out, { recursive: true });
-        writeFileDurably(join(values.out, deviceFileName), `${didKeyOf(hello.publicKey)}\n`, 0o644);
+        makeFolder(values.out);
+        const did = `${didKeyOf(hello.publicKey)}\n`;
+        // Another device's name belongs to the records beside it.
+        writeOutput(join(values.out, deviceFileName), did, (existing) => Buffer.from(existing).toString() === did);
       }
       return exportRecords(wallet, from, last, (number, bytes) => write(format, values.out, number, bytes));
     });
@@ -92,7 +94,7 @@ async function exportRecords(
 
 function write(format: (typeof formats)[number], folder: string, number: number, bytes: Uint8Array): void {
   if (format === "cose") {
-    writeFileDurably(join(folder, `${number}.cose`), bytes, 0o644);
+    writeOutput(join(folder, `${number}.cose`), bytes, signedMessage(contentTypes.record));
     return;
   }
   const record = decodeRecord(bytes, sha256);

@@ -1,6 +1,6 @@
 /** ecp init: a new hub's folder: hub.yaml, passphrase file, wallet with its key, policy. */
 import { randomBytes } from "node:crypto";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
@@ -9,6 +9,7 @@ import { emptyPolicy } from "../wallet/policy.ts";
 import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
 import { hubOf } from "./hub-configuration.ts";
 import { runWalletCommand, writePolicy } from "./hub-wallet.ts";
+import { makeFolder } from "./output-file.ts";
 import { ask, canAsk } from "./terminal-question.ts";
 
 const passphraseRandomBytes = 24;
@@ -60,7 +61,7 @@ profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
       : join(folder, "wallet.passphrase");
     const text = hubText(answers, values["passphrase-file"] ? passphraseFile : "wallet.passphrase");
     const hub = hubOf(file, text); // before anything is made: a wrong value ends here
-    mkdirSync(folder, { recursive: true, mode: 0o750 });
+    makeFolder(folder, 0o750);
     if (!values["passphrase-file"] && !existsSync(passphraseFile))
       writeFileDurably(passphraseFile, `${randomBytes(passphraseRandomBytes).toString("base64url")}\n`, 0o600);
     const segments = values.segments ? ["--segments", values.segments] : [];

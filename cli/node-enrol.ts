@@ -4,17 +4,18 @@ import { resolve } from "node:path";
 import { loadNodeKeys } from "../fullnode/node-keys.ts";
 import { enrolDevice } from "../fullnode/registry.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
-import { writeFileDurably } from "../platform/durable-file.ts";
+import { contentTypes } from "../protocol/cose-sign1.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
+import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
 
 export const nodeEnrol: Command = {
   summary: "take a device by its request file, and write the answer for it",
   usage: `Usage: ecp-node enrol FILE --data DIR [--out FILE.answer] [--json]
 
-FILE is the signed request that \`ecp enrol\` wrote on the device. The answer (FILE.answer unless --out says otherwise) goes
-back to the device: \`ecp pin FILE.answer\`. Compare both names below with what the other side shows: that is what makes
+FILE is the signed request that \`ecp enrol\` wrote on the device. The answer (FILE.answer unless --out says otherwise; it
+overwrites nothing but an answer) goes back to the device: \`ecp pin FILE.answer\`. Compare both names below with what the other side shows: that is what makes
 sure that neither file was exchanged on its way. The same request may be enrolled again. A running node needs no restart.`,
 
   async run(args) {
@@ -28,11 +29,13 @@ sure that neither file was exchanged on its way. The same request may be enrolle
     const file = positionals[0] as string;
     const out = values.out ?? `${file}.answer`;
     const request = readRequest(file);
+    const before = signedMessage(contentTypes.enrolmentAnswer);
+    checkOutput(out, before);
     const keys = loadNodeKeys(data);
     const store = openSqliteStore(data);
     try {
       const result = await enrolDevice(store, keys, request, Date.now());
-      writeAnswer(out, result.answer);
+      writeOutput(out, result.answer, before);
       if (values.json) {
         const { did: device, isNew } = result;
         process.stdout.write(`${JSON.stringify({ device, node: keys.did, isNew, answer: resolve(out) })}\n`);
@@ -73,19 +76,6 @@ function readRequest(file: string): Uint8Array {
       got: systemCode(error) === "EISDIR" ? "a folder" : "no such file",
       where: file,
       todo: "`ecp enrol` on the device writes it",
-    });
-  }
-}
-
-function writeAnswer(file: string, answer: Uint8Array): void {
-  try {
-    writeFileDurably(file, answer, 0o644);
-  } catch (error) {
-    throw new CommandError(exit.cannotCreate, {
-      expected: "a place to write the answer to",
-      got: (error as Error).message,
-      where: file,
-      todo: "give another place with --out; the device is enrolled, and enrolling it again is harmless",
     });
   }
 }

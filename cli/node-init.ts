@@ -1,10 +1,10 @@
 /** ecp-node init: makes a full node's data folder with its keys and its empty store. */
-import { mkdirSync } from "node:fs";
 import { hostname } from "node:os";
 import { createNodeKeys } from "../fullnode/node-keys.ts";
 import { createSqliteStore } from "../fullnode/store-sqlite.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
+import { makeFolder } from "./output-file.ts";
 
 const nameLengthMax = 64;
 
@@ -26,7 +26,7 @@ overwritten. NAME is what devices' owners see in the enrolment answer; the host'
     const name = values.name ?? hostname().slice(0, nameLengthMax);
     if (name === "" || name.length > nameLengthMax)
       throw usageError("ecp-node init", `--name of ${name.length} characters, 1 to ${nameLengthMax} are possible`);
-    mkdirSync(data, { recursive: true, mode: 0o700 });
+    makeFolder(data, 0o700);
     const keys = createNodeKeys(data, Math.floor(Date.now() / 1000));
     createSqliteStore(data, name).close();
     if (values.json) process.stdout.write(`${JSON.stringify({ node: keys.did, name, data })}\n`);

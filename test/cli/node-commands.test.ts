@@ -126,3 +126,18 @@ test("a key that others may read, or that is spoilt, stops every command that ne
   assert.equal(spoilt.status, 1);
   assert.match(spoilt.stderr, /does not fit/);
 });
+
+test("enrol --out overwrites no key, and enrols nothing then", (t) => {
+  const folder = temporaryFolder(t);
+  const data = join(folder, "node");
+  assert.equal(ecpNode("init", "--data", data).status, 0);
+  const key = readFileSync(join(data, "node.key"));
+  const request = join(folder, "request.cose");
+  writeFileSync(request, new DeviceFixture().request());
+  for (const out of [join(data, "node.key"), request]) {
+    const { status, stderr } = ecpNode("enrol", request, "--data", data, "--out", out);
+    assert.equal(status, 73, stderr);
+  }
+  assert.deepEqual(readFileSync(join(data, "node.key")), key);
+  assert.match(ecpNode("enrol", request, "--data", data).stdout, /^Enrolled: /, "for the first time");
+});
