@@ -1,5 +1,6 @@
 /** What the journal remembers of rows: those pending, the newest of each meter and plan, and the latest few for an agent's second try. */
 import { quantityOfCode } from "../protocol/quantity.ts";
+import { statuses } from "../protocol/reading-status.ts";
 import type { ReadingContent, Row } from "../protocol/record.ts";
 import type { LastRow, PendingRow } from "./journal-body.ts";
 
@@ -77,6 +78,13 @@ export class JournalRows {
 
   #advance(key: string, of: Pick<ReadingContent, "meter" | "plan" | "codes">, generation: number, row: Row): void {
     const last = this.#last.get(key);
+    if (row.status === statuses.manipulated) {
+      // A row that was marked moves neither time nor stands; that it exists must be known all the same.
+      const latestS = Math.max(last?.latestS ?? 0, row.timeS);
+      const none = { meter: of.meter, plan: of.plan, generation, timeS: 0, registers: [] };
+      this.#last.set(key, { ...(last ?? none), latestS });
+      return;
+    }
     if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) return;
     const stands = of.codes
       .map((code, index): [number, number | undefined] => [code, row.values[index]])

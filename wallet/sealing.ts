@@ -3,6 +3,7 @@
  * the canonical bytes itself, signs, and appends to the journal before it answers.
  */
 import type { Clock } from "../platform/clock.ts";
+import { statuses } from "../protocol/reading-status.ts";
 import {
   decodeRecord,
   eventCodes,
@@ -31,7 +32,10 @@ const recordRowsBytesMax = recordBytesMax - 1_024;
 /** Bytes of records in one commit, so that a receipt and pending rows fit beside them. */
 const commitRecordBytesMax = 24_576;
 const eventsInRecordMax = 32;
-/** A clock that is corrected by less than this repeats no slot that is worth a generation. */
+/**
+ * How far a row's time may lie ahead of the wallet's clock, and the clock behind a sealed row, before either counts. The two
+ * must be the same: else a row from the near future would make the clock look set back.
+ */
 const clockToleranceS = 2;
 /** Rows that may come at once, after which the rate counts: what an agent holds back while the wallet restarts, twice. */
 const burstRows = 2 * sealRowsMax;
@@ -119,7 +123,9 @@ export class Sealer {
    */
   #known(request: SealRequest, row: Row): KnownRow | undefined {
     const same = (known: KnownRow): boolean =>
-      known.row.status === row.status && equal(known.codes, request.codes) && equal(known.row.values, row.values);
+      (known.row.status === row.status || known.row.status === marked(row).status) &&
+      equal(known.codes, request.codes) &&
+      equal(known.row.values, row.values);
     const known = this.#options.journal.findRow(request.meter, request.plan, row.timeS, same);
     if (known && !same(known) && this.#standsBefore(request)) return undefined;
     if (known && !same(known))
@@ -141,17 +147,26 @@ export class Sealer {
     return Math.min(burstRows, rate.rows + ((nowMs - rate.atMs) / 60_000) * meter.rowsPerMinute);
   }
 
-  #sealRun(request: SealRequest, rows: readonly Row[]): void {
-    const { journal, policy } = this.#options;
-    const first = rows[0] as Row;
+  #sealRun(request: SealRequest, given: readonly Row[]): void {
+    const { journal, policy, clock } = this.#options;
+    const first = given[0] as Row;
     const last = journal.lastRow(request.meter, request.plan);
     const contents: NewContent[] = [];
-    if (last && last.generation === journal.generation && first.timeS <= last.timeS) {
-      // Time went back. What was sealed stays as it is; what comes now belongs to a generation of its own.
+    const running = last?.generation === journal.generation ? last : undefined;
+    const stepped = running !== undefined && first.timeS <= running.timeS && this.#standsBefore(request);
+    if (stepped) {
+      // The clock was set back. What was sealed stays as it is; what comes now belongs to a generation of its own.
       contents.push(...this.#closePending(() => true));
       const next = journal.generation + 1;
-      contents.push({ kind: "event", events: [[eventCodes.clockStepped, next - 1, next, first.timeS - last.timeS]] });
+      contents.push({
+        kind: "event",
+        events: [[eventCodes.clockStepped, next - 1, next, first.timeS - running.timeS]],
+      });
     }
+    // Late by the wallet's own clock, or from the future: sealed, since no reading is thrown away, and marked, not booked.
+    const soonestS = stepped ? 0 : (running?.timeS ?? 0);
+    const latestS = clock.wallMs() / 1_000 + request.slotS + clockToleranceS;
+    const rows = given.map((row) => (row.timeS > soonestS && row.timeS <= latestS ? row : marked(row)));
     const base = { meter: request.meter, plan: request.plan, slotS: request.slotS, codes: request.codes };
     const clockState = this.clockState;
     if (request.slotS < pendingSlotSecondsMin || policy.sealEveryS <= request.slotS) {
@@ -318,4 +333,9 @@ function contiguous(rows: readonly Row[], slotS: number): Row[][] {
 
 function equal(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((value, index) => value === b[index]);
+}
+
+/** The row as it is sealed where its time cannot be: M instead of G. */
+function marked(row: Row): Row {
+  return row.status === statuses.good ? { ...row, status: statuses.manipulated } : row;
 }

@@ -146,6 +146,7 @@ test("a row of an earlier clock generation gives its record, other values of tha
   for (let i = 100; i < 200; i++) wallet.seal([rowAt(startS + i)]);
   const [known] = wallet.seal([rowAt(startS + 150)]);
   assert.equal(wallet.hello().generation, 0);
+  wallet.clock.set(startS + 50);
   wallet.seal([rowAt(startS + 50)]);
   assert.equal(wallet.hello().generation, 1);
   for (const evict of [false, true]) {

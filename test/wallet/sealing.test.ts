@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { statuses } from "../../protocol/reading-status.ts";
 import { decodeRecord, eventCodes, type ReadingContent, recordBytesMax, valueMax } from "../../protocol/record.ts";
 import { SeededRandom } from "../protocol/seeded-random.ts";
 import {
@@ -100,9 +101,10 @@ test("a row without values is sealed with its status, between rows that have the
   assert.deepEqual(readings(wallet)[0]?.rows, rows);
 });
 
-test("time before the last row starts a clock generation: an event, then the row, which is not lost", (t) => {
+test("time before the last row, and the wallet's clock with it, starts a clock generation: an event, then the row", (t) => {
   const wallet = new WalletFixture(t, { policy: { sealEveryS: 0 } });
   wallet.seal([rowAt(startS + 100)]);
+  wallet.clock.set(startS + 10);
   wallet.seal([rowAt(startS + 10)]);
   const records = wallet.records();
   assert.deepEqual(eventsIn(records, eventCodes.clockStepped), [[eventCodes.clockStepped, 0, 1, -90]]);
@@ -122,6 +124,7 @@ test("time before the last row starts a clock generation: an event, then the row
   wallet.seal([rowAt(startS + 11)]);
   assert.equal(eventsIn(wallet.records(), eventCodes.clockStepped).length, 1, "once");
   wallet.seal([rowAt(4_294_967_295)]);
+  wallet.clock.set(startS + 12);
   wallet.seal([rowAt(startS + 12)]);
   assert.equal(wallet.hello().generation, 2, "a wrong jump forward does not block what follows its correction");
   checkChain(wallet.records(), wallet.key.publicKey);
@@ -149,11 +152,49 @@ test("a clock that was set back onto times that are sealed loses no reading; whi
   checkChain(wallet.records(), wallet.key.publicKey);
 });
 
+test("an agent's word alone moves no clock: late rows and rows of the future are sealed and marked, no slot comes twice", (t) => {
+  const wallet = new WalletFixture(t, { policy: { sealEveryS: 0 } });
+  const other = (timeS: number) => ({ ...rowAt(timeS), values: [7, 7] });
+  wallet.secondsPerSeal = 0;
+  wallet.clock.set(startS + 100);
+  wallet.seal([rowAt(startS + 100)]);
+  wallet.seal([rowAt(startS + 10)]); // late
+  wallet.seal([rowAt(4_102_444_800)]); // the year 2100
+  wallet.seal([rowAt(startS + 103)]); // ahead by as much as a clock may be
+  assert.throws(
+    () => wallet.seal([other(startS + 100)]),
+    refusal("row-conflict"),
+    "the slot does not come a second time",
+  );
+  assert.throws(() => wallet.seal([other(startS + 10)]), refusal("row-conflict"));
+  assert.throws(() => wallet.seal([other(4_102_444_800)]), refusal("row-conflict"));
+  assert.deepEqual(
+    readings(wallet).map(({ generation, rows: [row] }) => [generation, row?.status]),
+    [
+      [0, statuses.good],
+      [0, statuses.manipulated],
+      [0, statuses.manipulated],
+      [0, statuses.good],
+    ],
+  );
+  assert.deepEqual(wallet.seal([rowAt(startS + 10)]), [3], "the same again gives the same record, marked as it is");
+  wallet.restart();
+  assert.throws(() => wallet.seal([other(startS + 100)]), refusal("row-conflict"), "nor after a restart");
+  assert.deepEqual(wallet.seal([rowAt(4_102_444_800)]), [4]);
+  assert.equal(wallet.hello().meters[0]?.lastTimeS, startS + 103, "marked rows move no time");
+  // Control: with the wallet's own clock set back, the same late row is of a new generation, and good.
+  wallet.clock.set(startS + 20);
+  wallet.seal([rowAt(startS + 20)]);
+  assert.equal(wallet.hello().generation, 1);
+  assert.equal(readings(wallet).at(-1)?.rows[0]?.status, statuses.good);
+});
+
 test("a step of one meter's time signs what is pending of all, in the generation where it was taken", (t) => {
   const meters = [meterOf({ slotS: 60 }), meterOf({ index: 1, slotS: 60 })];
   const wallet = new WalletFixture(t, { policy: { meters, sealEveryS: 900 } });
   wallet.seal([rowAt(startS + 60)]);
   wallet.seal([rowAt(startS + 600)], { meter: 1 });
+  wallet.clock.set(startS + 120);
   wallet.seal([rowAt(startS + 120)], { meter: 1 });
   assert.deepEqual(
     readings(wallet).map(({ meter, generation }) => [meter, generation]),
