@@ -11,13 +11,15 @@ import { Aedes, type Client, type PublishPacket, type Subscription } from "aedes
 import type { Log } from "../platform/log.ts";
 import { MqttPacketGuard } from "../platform/mqtt-packet-guard.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
-import { mqttPacketBytesMax } from "./mqtt-intake.ts";
+import { mqttPacketBytesMax, nodeClientIdStart } from "./mqtt-intake.ts";
 import { NodeError, systemCode } from "./node-error.ts";
 
 export const connectionsMax = 20_000;
 export const retainedMax = 20_000;
 export const statusBytesMax = 4_096;
 const nodeUsername = "ecp-node";
+// MQTT 3.1.1 §3.2.2.3
+const connackIdentifierRejected = 2;
 const connackNotAuthorized = 5;
 
 export interface EmbeddedBroker {
@@ -41,12 +43,15 @@ export async function startEmbeddedBroker(host: string, port: number, log: Log):
       done(null, true);
     },
     authenticate: (client, username, given, done) => {
+      // Before aedes ends an older connection of this id (MQTT 3.1.1 §3.1.4-2): nobody else may push the node off.
+      if (username !== nodeUsername && client.id.startsWith(nodeClientIdStart))
+        return done(connackError("this client id is the node's", connackIdentifierRejected), false);
       if (username !== nodeUsername) return done(null, true);
       if (given !== undefined && sameSecret(given, password)) {
         nodes.add(client);
         return done(null, true);
       }
-      done(Object.assign(new Error("not the node's secret"), { returnCode: connackNotAuthorized }), false);
+      done(connackError("not the node's secret", connackNotAuthorized), false);
     },
     authorizePublish: (client, packet, done) => {
       if (client === null || nodes.has(client)) return done(null);
@@ -101,6 +106,10 @@ function publishRefusal(packet: PublishPacket, retained: Set<string>): string | 
     else retained.add(packet.topic);
   }
   return undefined;
+}
+
+function connackError(message: string, returnCode: number): Error & { returnCode: number } {
+  return Object.assign(new Error(message), { returnCode });
 }
 
 function isOneDevice(subscription: Subscription): boolean {

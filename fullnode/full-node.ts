@@ -3,7 +3,7 @@ import { systemClock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { lockData } from "./data-lock.ts";
 import { startEmbeddedBroker } from "./embedded-broker.ts";
-import { type BrokerAddress, MqttIntake, type MqttVersion } from "./mqtt-intake.ts";
+import { type BrokerAddress, MqttIntake, type MqttVersion, nodeClientIdStart } from "./mqtt-intake.ts";
 import { loadNodeKeys } from "./node-keys.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
 import { Registry } from "./registry.ts";
@@ -72,7 +72,7 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     });
     const intake = new MqttIntake({
       broker: address,
-      clientId: `ecp-node-${keys.did.slice(-12)}`,
+      clientId: `${nodeClientIdStart}${keys.did.slice(-12)}`,
       onMessage: (topic, payload) => path.push(topic, payload),
       onConnected: options.onConnected,
       log,

@@ -14,6 +14,8 @@ import type { OutgoingReceipt } from "./record-path.ts";
 
 /** A record of the largest size, its topic, and what a broker may add. */
 export const mqttPacketBytesMax = 65_536;
+/** Client ids of nodes. A hub's is `ecp-z…`. */
+export const nodeClientIdStart = "ecp-node-";
 /** Receipts on their way: far below the 65,535 packet identifiers after which mqtt.js stops for ever. */
 export const receiptsInFlightMax = 1_000;
 const connectTimeoutMs = 10_000;

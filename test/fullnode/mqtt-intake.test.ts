@@ -127,3 +127,37 @@ test("a broker that announces 256 MB is hung up on at the header, and told", asy
   await firstTry;
   assert.match(lines.join("\n"), /the broker sent a packet of \d+ bytes or more; expected: at most 65536/);
 });
+
+test("nobody else gets the node's client id: the intake stays connected, whoever asks for it and how often", async (t) => {
+  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  t.after(() => broker.close());
+  const { port, credentials } = broker;
+  const { messages, lines, connected } = intake(t, { host: "127.0.0.1", port, protocolVersion: 4, ...credentials });
+  await connected(true);
+  const address = { host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 } as const;
+  const asNode = { ...address, clientId: "ecp-node-test" };
+  for (let round = 0; round < 20; round++) {
+    await assert.rejects(mqtt.connectAsync({ ...asNode, clean: round % 2 === 0 }), /[Ii]dentifier rejected/);
+    await assert.rejects(mqtt.connectAsync({ ...asNode, username: "ecp-node", password: "guess" }), /authorized/);
+  }
+  const hub = await mqtt.connectAsync({ ...address, clientId: "ecp-hub" });
+  t.after(() => hub.end(true));
+  const { name } = new DeviceFixture();
+  await hub.subscribeAsync(topicOf(name, "receipt"), { qos: 1 });
+  await hub.publishAsync(topicOf(name, "record"), "after the attack", { qos: 1 });
+  await hub.publishAsync(topicOf(name, "record"), "and one more", { qos: 1 });
+  while (messages.length < 2) await new Promise((resolve) => setImmediate(resolve));
+  assert.deepEqual(messages, ["after the attack", "and one more"]);
+  assert.deepEqual(
+    lines.filter((line) => line.includes("trying again")),
+    [],
+  );
+
+  // Control: a client that knows the secret does take the id over, and the intake connects again.
+  const lost = connected(false);
+  const successor = await mqtt.connectAsync({ ...asNode, ...credentials });
+  successor.on("error", () => undefined);
+  await lost;
+  await connected(true);
+  successor.end(true);
+});
