@@ -15,7 +15,8 @@ export const hubRun: Command = {
   summary: "run wallet and agent side by side, each started again when it dies",
   usage: `Usage: ecp run [--config hub.yaml] [--restart-after SECONDS]
 
-Starts the wallet and the agent as processes of their own and keeps them running until SIGTERM or SIGINT. Both run as the
+Starts the wallet and the agent as processes of their own and keeps them running until SIGTERM or SIGINT, or until one says what no
+new start can mend: a wrong configuration, or twice that another process has its socket or data. Both run as the
 user who calls this, so they are not isolated from each other: the systemd units, with a user each, do that.`,
 
   async run(args) {
@@ -37,6 +38,9 @@ user who calls this, so they are not isolated from each other: the systemd units
         stopInOrder(parts).then(() => resolve(status), reject);
       };
       const add = (name: string, command: { command: string; arguments: string[] }, more: string[]): void => {
+        const final: number[] = [...finalExitCodes];
+        // What is taken once may be held by a part that a crash left, and that is about to end; twice, another hub runs.
+        let takenInARow = 0;
         const part = new Part(
           {
             name,
@@ -46,9 +50,11 @@ user who calls this, so they are not isolated from each other: the systemd units
             onStart: (pid) => log.info("started", { name, pid }),
             onExit: (code, signal) => {
               log.error("ended", { name, code: code ?? undefined, signal: signal ?? undefined });
-              if (code !== null && finalExitCodes.some((final) => final === code)) end(code);
+              takenInARow = code === exit.unavailable ? takenInARow + 1 : 0;
+              if (takenInARow === 2) final.push(exit.unavailable);
+              if (code !== null && final.includes(code)) end(code);
             },
-            finalExitCodes,
+            finalExitCodes: final,
           },
           restartAfterMs,
         );

@@ -255,3 +255,23 @@ test("a record of events as JSON and as text; an event that is not known yet is 
   ]);
   assert.match(recordText(record), /void 4 6\n.*event 999 x ab\n$/);
 });
+
+test("an agent whose socket another has ends at once, parent or not; ecp run tries twice, then ends with the same status", async (t) => {
+  const folder = temporaryFolder(t);
+  const init = ["--tcp", "127.0.0.1:1", "--segments", "3"];
+  assert.equal((await ecp("init", "--folder", folder, ...init)).status, 0);
+  const config = join(folder, "hub.yaml");
+  const { agentSocket } = readHubFile(config).configuration;
+  const server = await serveStatus(agentSocket, () => agentStatus);
+  t.after(() => server.close());
+  const agent = spawn(process.execPath, [program, "agent", "--config", config, "--exit-with-parent"], {
+    stdio: ["pipe", "ignore", "pipe"],
+    timeout: 20_000,
+  });
+  const [[status], error] = await Promise.all([once(agent, "close"), text(agent.stderr)]);
+  assert.equal(status, 69, error);
+  assert.match(error, /stop the other agent/);
+  const hub = await ecp("run", "--config", config, "--restart-after", "0");
+  assert.equal(hub.status, 69, hub.error);
+  assert.equal(hub.error.match(/stop the other agent/g)?.length, 2);
+});
