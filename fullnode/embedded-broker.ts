@@ -1,6 +1,6 @@
 /**
  * A broker inside the full node, for one machine: MQTT 3.1.1 over TCP. It keeps no session and no message (the device's journal
- * is the store, the signed receipt the acknowledgement); it retains nothing but each device's status.
+ * is the store, the signed receipt the acknowledgement); it retains nothing but the status of each enrolled device.
  *
  * Who a device is, is not known here yet; so rules follow the topic alone. Devices may publish records and status and listen to
  * one device at a time; only the node, which knows this broker's secret, may publish receipts and commands or listen to all.
@@ -30,8 +30,16 @@ export interface EmbeddedBroker {
   close(): Promise<void>;
 }
 
-/** Listens on host and port (0: any free one). Throws NodeError where it cannot. */
-export async function startEmbeddedBroker(host: string, port: number, log: Log): Promise<EmbeddedBroker> {
+/**
+ * Listens on host and port (0: any free one). Throws NodeError where it cannot. Names of devices can be made up without end: the
+ * status of one that isKnownDevice does not vouch for is passed on, and not retained.
+ */
+export async function startEmbeddedBroker(
+  host: string,
+  port: number,
+  log: Log,
+  isKnownDevice: (name: string) => Promise<boolean>,
+): Promise<EmbeddedBroker> {
   const password = randomBytes(32).toString("base64url");
   const retained = new Set<string>();
   const nodes = new WeakSet<Client>();
@@ -55,10 +63,21 @@ export async function startEmbeddedBroker(host: string, port: number, log: Log):
     },
     authorizePublish: (client, packet, done) => {
       if (client === null || nodes.has(client)) return done(null);
-      const refusal = publishRefusal(packet, retained);
-      if (refusal === undefined) return done(null);
-      log.warn("the broker refused a message", { topic: packet.topic.slice(0, 100), reason: refusal });
-      done(new Error(refusal)); // ends the connection: MQTT 3.1.1 §3.3.5 knows no other answer
+      const topic = parseTopic(packet.topic);
+      const refusal = publishRefusal(packet, topic);
+      if (topic === undefined || refusal !== undefined) {
+        log.warn("the broker refused a message", { topic: packet.topic.slice(0, 100), reason: refusal });
+        done(new Error(refusal)); // ends the connection: MQTT 3.1.1 §3.3.5 knows no other answer
+        return;
+      }
+      if (topic.kind !== "status") packet.retain = false;
+      if (!packet.retain) return done(null);
+      void isKnownDevice(topic.device)
+        .catch(() => false) // a last will may come when the store is closed already
+        .then((isKnown) => {
+          packet.retain = isKnown && mayRetain(packet, retained);
+          done(null);
+        });
     },
     authorizeSubscribe: (client, subscription, done) => {
       if (nodes.has(client) || isOneDevice(subscription)) return done(null, subscription);
@@ -91,21 +110,21 @@ export async function startEmbeddedBroker(host: string, port: number, log: Log):
   };
 }
 
-/** Why a client that is not the node may not publish this; changes nothing but the retain flag. */
-function publishRefusal(packet: PublishPacket, retained: Set<string>): string | undefined {
-  const topic = parseTopic(packet.topic);
+/** Why a client that is not the node may not publish this. */
+function publishRefusal(packet: PublishPacket, topic: ReturnType<typeof parseTopic>): string | undefined {
   if (topic === undefined) return "the topic is not ecp/1/<device>/…";
   if (topic.kind !== "record" && topic.kind !== "status") return `only the node may publish a ${topic.kind}`;
-  if (topic.kind === "record") {
-    packet.retain = false;
-    return undefined;
-  }
-  if (packet.payload.length > statusBytesMax) return `a status of more than ${statusBytesMax} bytes`;
-  if (packet.retain) {
-    if (!retained.has(packet.topic) && retained.size >= retainedMax) packet.retain = false;
-    else retained.add(packet.topic);
-  }
+  if (topic.kind === "status" && packet.payload.length > statusBytesMax)
+    return `a status of more than ${statusBytesMax} bytes`;
   return undefined;
+}
+
+/** Keeps count of what is retained; an empty message takes its topic's place away (MQTT 3.1.1 §3.3.1.3). */
+function mayRetain({ topic, payload }: PublishPacket, retained: Set<string>): boolean {
+  if (payload.length === 0) retained.delete(topic);
+  else if (retained.has(topic) || retained.size < retainedMax) retained.add(topic);
+  else return false;
+  return true;
 }
 
 function connackError(message: string, returnCode: number): Error & { returnCode: number } {

@@ -45,9 +45,11 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
   try {
     const lock = lockData(data);
     undo.push(() => lock.release());
+    const registry = new Registry(store);
+    const isKnownDevice = async (name: string) => (await registry.device(name)) !== undefined;
     const embedded =
       "listen" in options.broker
-        ? await startEmbeddedBroker(options.broker.listen.host, options.broker.listen.port, log)
+        ? await startEmbeddedBroker(options.broker.listen.host, options.broker.listen.port, log, isKnownDevice)
         : undefined;
     if (embedded) undo.push(() => embedded.close());
     const address: BrokerAddress =
@@ -65,7 +67,7 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
       keys,
       log,
       clock: systemClock,
-      registry: new Registry(store),
+      registry,
       publish: (receipts) => intake.publish(receipts),
       report: options.report,
       fail: options.fail,

@@ -12,8 +12,10 @@ import { closed, nextMessage } from "./mqtt-client-fixture.ts";
 
 const silent = createLog("test", () => {});
 
-async function broker(t: TestContext): Promise<EmbeddedBroker> {
-  const started = await startEmbeddedBroker("127.0.0.1", 0, silent);
+const everybody = async (_name: string): Promise<boolean> => true;
+
+async function broker(t: TestContext, isKnownDevice = everybody): Promise<EmbeddedBroker> {
+  const started = await startEmbeddedBroker("127.0.0.1", 0, silent, isKnownDevice);
   t.after(() => started.close());
   return started;
 }
@@ -87,6 +89,67 @@ test("nothing is retained but status", async (t) => {
   assert.deepEqual(messages, [topicOf(name, "status")]);
 });
 
+/** The status messages that a new client gets for these devices: retained ones come before the answer to the next request. */
+async function retainedStatuses(t: TestContext, running: EmbeddedBroker, names: readonly string[]): Promise<string[]> {
+  const reader = await client(t, running);
+  const texts: string[] = [];
+  reader.on("message", (_topic, payload) => texts.push(payload.toString()));
+  for (const name of names) await reader.subscribeAsync(topicOf(name, "status"), { qos: 1 });
+  const last = new DeviceFixture().name;
+  await reader.subscribeAsync(topicOf(last, "status"), { qos: 1 });
+  const end = new Promise<void>((resolve) => reader.on("message", (topic) => topic.includes(last) && resolve()));
+  await reader.publishAsync(topicOf(last, "status"), "end", { qos: 1 });
+  await end;
+  return texts.slice(0, -1);
+}
+
+test("the status of a device that is not enrolled is passed on and not retained, nor is its last will", async (t) => {
+  const enrolled = new DeviceFixture().name;
+  const strangers = Array.from({ length: 50 }, () => new DeviceFixture().name);
+  const running = await broker(t, async (name) => name === enrolled);
+  const listener = await client(t, running);
+  await listener.subscribeAsync(topicOf(strangers[0] as string, "status"), { qos: 1 });
+  const passedOn = nextMessage(listener);
+  const flooder = await client(t, running);
+  for (const name of [...strangers, enrolled])
+    await flooder.publishAsync(topicOf(name, "status"), `from ${name === enrolled ? "a device" : "a stranger"}`, {
+      qos: 1,
+      retain: true,
+    });
+  assert.equal(await passedOn, "from a stranger");
+  assert.deepEqual(await retainedStatuses(t, running, [...strangers, enrolled]), ["from a device"]); // control in it
+
+  const willing = await client(t, running, {
+    will: { topic: topicOf(strangers[0] as string, "status"), payload: Buffer.from("will"), qos: 1, retain: true },
+  });
+  const will = nextMessage(listener);
+  willing.stream.destroy();
+  assert.equal(await will, "will");
+  assert.deepEqual(await retainedStatuses(t, running, strangers), []);
+});
+
+test("where it cannot be asked who is enrolled, a status is passed on and not retained", async (t) => {
+  const running = await broker(t, () => Promise.reject(new Error("the store is closed")));
+  const { name } = new DeviceFixture();
+  const listener = await client(t, running);
+  await listener.subscribeAsync(topicOf(name, "status"), { qos: 1 });
+  const passedOn = nextMessage(listener);
+  const device = await client(t, running);
+  await device.publishAsync(topicOf(name, "status"), "online", { qos: 1, retain: true });
+  assert.equal(await passedOn, "online");
+  assert.deepEqual(await retainedStatuses(t, running, [name]), []);
+});
+
+test("an empty retained status takes the retained one away", async (t) => {
+  const running = await broker(t);
+  const { name } = new DeviceFixture();
+  const device = await client(t, running);
+  await device.publishAsync(topicOf(name, "status"), "online", { qos: 1, retain: true });
+  assert.deepEqual(await retainedStatuses(t, running, [name]), ["online"]); // control
+  await device.publishAsync(topicOf(name, "status"), "", { qos: 1, retain: true });
+  assert.deepEqual(await retainedStatuses(t, running, [name]), []);
+});
+
 test("a connection that announces a packet over the limit is ended before it is sent", async (t) => {
   const running = await broker(t);
   const { name } = new DeviceFixture();
@@ -109,11 +172,11 @@ test("a port in use is said, with what to do", async (t) => {
   t.after(() => server.close());
   const { port } = server.address() as { port: number };
   await assert.rejects(
-    startEmbeddedBroker("127.0.0.1", port, silent),
+    startEmbeddedBroker("127.0.0.1", port, silent, everybody),
     (error) => error instanceof NodeError && error.code === "address-in-use" && error.text.todo.includes("--listen"),
   );
   await assert.rejects(
-    startEmbeddedBroker("192.0.2.1", 0, silent),
+    startEmbeddedBroker("192.0.2.1", 0, silent, everybody),
     (error) => error instanceof NodeError && error.code === "address-not-available",
   );
 });

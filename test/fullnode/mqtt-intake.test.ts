@@ -11,6 +11,7 @@ import { DeviceFixture } from "./device-fixture.ts";
 import { nextMessage } from "./mqtt-client-fixture.ts";
 
 const silent = createLog("test", () => {});
+const nobody = async (): Promise<boolean> => false;
 
 /** An intake that tells when it is connected, and waits only milliseconds between tries. */
 function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>[0]["broker"]) {
@@ -49,7 +50,7 @@ function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>
 }
 
 test("a broker that is down at the start, comes, goes and comes again: the intake is there each time", async (t) => {
-  const first = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  const first = await startEmbeddedBroker("127.0.0.1", 0, silent, nobody);
   const { port } = first;
   await first.close();
 
@@ -72,7 +73,7 @@ test("a broker that is down at the start, comes, goes and comes again: the intak
 
   const device = new DeviceFixture();
   for (const round of [1, 2]) {
-    const broker = await startEmbeddedBroker("127.0.0.1", port, silent);
+    const broker = await startEmbeddedBroker("127.0.0.1", port, silent, nobody);
     Object.assign(credentials, broker.credentials);
     await connected(true);
     const hub = await mqtt.connectAsync({ host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 });
@@ -90,7 +91,7 @@ test("a broker that is down at the start, comes, goes and comes again: the intak
   // While the broker is away the newest receipt of each chain waits for it.
   made.publish([{ device: device.name, epoch: 1, bytes: Buffer.from("older") }]);
   made.publish([{ device: device.name, epoch: 1, bytes: Buffer.from("newest") }]);
-  const broker = await startEmbeddedBroker("127.0.0.1", port, silent);
+  const broker = await startEmbeddedBroker("127.0.0.1", port, silent, nobody);
   t.after(() => broker.close());
   const hub = await mqtt.connectAsync({ host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 });
   t.after(() => hub.end(true));
@@ -101,7 +102,7 @@ test("a broker that is down at the start, comes, goes and comes again: the intak
 });
 
 test("a wrong password is said as such, and tried again", async (t) => {
-  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent, nobody);
   t.after(() => broker.close());
   const { lines, firstTry } = intake(t, {
     host: "127.0.0.1",
@@ -129,7 +130,7 @@ test("a broker that announces 256 MB is hung up on at the header, and told", asy
 });
 
 test("nobody else gets the node's client id: the intake stays connected, whoever asks for it and how often", async (t) => {
-  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent);
+  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent, nobody);
   t.after(() => broker.close());
   const { port, credentials } = broker;
   const { messages, lines, connected } = intake(t, { host: "127.0.0.1", port, protocolVersion: 4, ...credentials });
