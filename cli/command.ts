@@ -76,7 +76,7 @@ export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
   try {
     parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw usageError(command, (error as Error).message);
+    throw usageError(command, optionProblem(error as Error));
   }
   const given = parsed.positionals.length;
   if (given !== positionals.length)
@@ -87,6 +87,14 @@ export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
         : `${positionals[given]} is missing`,
     );
   return parsed;
+}
+
+/** Node's words; where a value begins with a dash they are three lines of advice, of which the first has the flag. */
+function optionProblem(error: Error): string {
+  const flag = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(error.message)?.[1];
+  return flag === undefined
+    ? error.message
+    : `${flag} without a value (write ${flag}=VALUE for one that begins with -)`;
 }
 
 export function formatError({ expected, got, where, todo }: ErrorText): string {

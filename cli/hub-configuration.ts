@@ -1,5 +1,4 @@
 /** hub.yaml: read, checked against its schema and for sense; every error names file, line and column. */
-import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
 import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
@@ -12,8 +11,9 @@ import type {
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { quantities, quantityOfName } from "../protocol/quantity.ts";
 import type { WalletPolicy } from "../wallet/policy.ts";
-import { CommandError, exit, systemCode } from "./command.ts";
+import { CommandError, exit } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
+import { readInput } from "./input-file.ts";
 
 const configurationBytesMax = 262_144;
 const daySeconds = 86_400;
@@ -112,24 +112,14 @@ export function readHubFile(path: string): Hub {
 }
 
 function readText(path: string): string {
-  try {
-    const bytes = readFileSync(path);
-    if (bytes.length <= configurationBytesMax) return bytes.toString("utf8");
-    throw new CommandError(exit.badConfiguration, {
-      expected: `a configuration of at most ${configurationBytesMax} bytes`,
-      got: `${bytes.length} bytes`,
-      where: path,
-      todo: "check that this is the right file",
-    });
-  } catch (error) {
-    if (systemCode(error) !== "ENOENT") throw error;
-    throw new CommandError(exit.noInput, {
-      expected: "a hub's configuration",
-      got: "no such file",
-      where: path,
-      todo: "'ecp init' makes one; or name another with --config FILE",
-    });
-  }
+  const bytes = readInput(path, "a hub's configuration", "'ecp init' makes one; or name another with --config FILE");
+  if (bytes.length <= configurationBytesMax) return bytes.toString("utf8");
+  throw new CommandError(exit.badConfiguration, {
+    expected: `a configuration of at most ${configurationBytesMax} bytes`,
+    got: `${bytes.length} bytes`,
+    where: path,
+    todo: "check that this is the right file",
+  });
 }
 
 /** The same from a text; `path` is for messages and for relative paths. */

@@ -1,5 +1,4 @@
 /** ecp enrol: the device's signed request, as a file for a full node. ecp pin: the full node's answer, believed. */
-import { readFileSync } from "node:fs";
 import { contentTypes } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentAnswer, openEnrolmentAnswer } from "../protocol/enrolment.ts";
@@ -10,6 +9,7 @@ import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
 import { devicePublicKey, readPolicy, withWallet, writePolicy } from "./hub-wallet.ts";
+import { readInput } from "./input-file.ts";
 import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
 import { canAsk, confirm } from "./terminal-question.ts";
 import { sha256, verifyEd25519 } from "./verification.ts";
@@ -71,8 +71,9 @@ async function agreed(file: string): Promise<boolean> {
 }
 
 function openAnswer(file: string): EnrolmentAnswer {
+  const bytes = readInput(file, "a full node's enrolment answer", "`ecp-node enrol` on the full node writes it");
   try {
-    return openEnrolmentAnswer(readFileSync(file), verifyEd25519);
+    return openEnrolmentAnswer(bytes, verifyEd25519);
   } catch (error) {
     if (error instanceof Refusal) throw bad(file, "a full node's enrolment answer", error.message);
     throw error;

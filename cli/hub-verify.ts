@@ -1,5 +1,5 @@
 /** ecp verify: who signed a record, what it says, and whether the signature holds. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { verifyCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
@@ -8,11 +8,14 @@ import { type DecodedRecord, decodeRecord } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { jsonOption } from "./hub-options.ts";
+import { readInput } from "./input-file.ts";
 import { recordJson, recordText } from "./record-json.ts";
 import { sha256, verifyEd25519 } from "./verification.ts";
 
 /** The file beside exported records that names their device. */
 export const deviceFileName = "device.did";
+
+const deviceTodo = "'ecp status' on the hub, or 'ecp-node devices', tells the device's did:key";
 
 export const hubVerify: Command = {
   summary: "who, what, when: does the signature of a sealed record hold?",
@@ -25,7 +28,7 @@ ${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does no
     const options = { ...jsonOption, device: { type: "string" } } as const;
     const { values, positionals } = parseCommand("ecp verify", args, options, ["FILE"]);
     const [file = ""] = positionals;
-    const bytes = readFileSync(file);
+    const bytes = readInput(file, "a sealed record", "'ecp export' on the hub writes it");
     const record = decode(bytes);
     if (record instanceof Refusal)
       return report(
@@ -88,7 +91,9 @@ function deviceKey(file: string, device: string | undefined): Uint8Array | undef
   const beside = join(dirname(file), deviceFileName);
   const source = device ?? (existsSync(beside) ? beside : undefined);
   if (source === undefined) return undefined;
-  const text = source.startsWith("did:") || !existsSync(source) ? source : readFileSync(source, "utf8").trim();
+  const text = source.startsWith("did:")
+    ? source
+    : readInput(source, "did:key:…, or a file that holds it", deviceTodo).toString("utf8").trim();
   try {
     const publicKey = publicKeyOfDid(text);
     vetPublicKey(publicKey);
@@ -99,7 +104,7 @@ function deviceKey(file: string, device: string | undefined): Uint8Array | undef
       expected: "a did:key of an Ed25519 key, or a file that holds one",
       got: error.message,
       where: device === undefined ? beside : `--device ${device.slice(0, 80)}`,
-      todo: "'ecp status' on the hub, or 'ecp-node devices', tells the device's did:key",
+      todo: deviceTodo,
     });
   }
 }

@@ -1,12 +1,12 @@
 /** ecp-node enrol: takes a device by its signed request and writes the node's answer. */
-import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { loadNodeKeys } from "../fullnode/node-keys.ts";
 import { enrolDevice } from "../fullnode/registry.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { contentTypes } from "../protocol/cose-sign1.ts";
 import { Refusal } from "../protocol/refusal.ts";
-import { type Command, CommandError, exit, parseCommand, systemCode } from "./command.ts";
+import { type Command, CommandError, exit, parseCommand } from "./command.ts";
+import { readInput } from "./input-file.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
 
@@ -28,7 +28,7 @@ sure that neither file was exchanged on its way. The same request may be enrolle
     const data = requireData("ecp-node enrol", values.data);
     const file = positionals[0] as string;
     const out = values.out ?? `${file}.answer`;
-    const request = readRequest(file);
+    const request = readInput(file, "the request file of a device", "`ecp enrol` on the device writes it");
     const before = signedMessage(contentTypes.enrolmentAnswer);
     checkOutput(out, before);
     const keys = loadNodeKeys(data);
@@ -65,17 +65,3 @@ sure that neither file was exchanged on its way. The same request may be enrolle
     }
   },
 };
-
-function readRequest(file: string): Uint8Array {
-  try {
-    return readFileSync(file);
-  } catch (error) {
-    if (systemCode(error) !== "ENOENT" && systemCode(error) !== "EISDIR") throw error;
-    throw new CommandError(exit.noInput, {
-      expected: "the request file of a device",
-      got: systemCode(error) === "EISDIR" ? "a folder" : "no such file",
-      where: file,
-      todo: "`ecp enrol` on the device writes it",
-    });
-  }
-}

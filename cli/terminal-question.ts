@@ -27,6 +27,8 @@ export async function ask(
 }
 
 export async function confirm(question: string): Promise<boolean> {
-  const answer = await ask(`${question} (yes/no)`, "", (text) => (/^(yes|no)$/.test(text) ? undefined : "yes or no"));
-  return answer === "yes";
+  const answer = await ask(`${question} (yes/no)`, "", (text) =>
+    /^(y|yes|n|no)$/i.test(text) ? undefined : "yes or no",
+  );
+  return /^y/i.test(answer);
 }

@@ -58,6 +58,9 @@ for (const [name, status] of [
   ["denied", exit.notPermitted],
   ["full", exit.ioError],
   ["gone", exit.noInput],
+  ["folder", exit.noInput],
+  ["there", exit.cannotCreate],
+  ["taken", exit.unavailable],
   ["own", exit.badData],
 ] as const)
   test(`an error that can be explained (${name}) ends with ${status} and four lines`, () => {
@@ -65,6 +68,10 @@ for (const [name, status] of [
     assert.equal(result.status, status);
     assert.equal(result.error.split("\n").length, 5);
   });
+
+test("Ctrl-C at a question ends quietly, as a shell's status has it", () => {
+  assert.deepEqual(run("interrupted"), { status: exit.interrupted, out: "", error: "\n" });
+});
 
 test("an error of the programmer is shown whole, with where it happened", () => {
   const { status, error } = run("bug");
@@ -87,5 +94,6 @@ test("options and positional arguments are taken exactly", () => {
   refused(["a", "b"], /one argument too many: b/);
   refused(["a", "--nope"], /--nope/);
   refused(["a", "--out"], /--out/);
+  refused(["a", "--out", "-1"], /^--out without a value \(write --out=VALUE for one that begins with -\)$/);
   refused(["a", "--json=yes"], /--json/);
 });

@@ -275,3 +275,27 @@ test("an agent whose socket another has ends at once, parent or not; ecp run tri
   assert.equal(hub.status, 69, hub.error);
   assert.equal(hub.error.match(/stop the other agent/g)?.length, 2);
 });
+
+test("a file that is not there, or is a folder, is named: 66", async (t) => {
+  const folder = temporaryFolder(t);
+  const record = join(folder, "1.cose");
+  const content = { ...link, kind: "event", timeS: 1_800_000_000, events: [[9, 4, 6]] } as const;
+  writeFileSync(
+    record,
+    signRecord(content as unknown as RecordContent, () => new Uint8Array(64)),
+  );
+  const config = hubFile(folder);
+  for (const [args, path] of [
+    [["read", "--config", folder], folder],
+    [["verify", folder], folder],
+    [["verify", join(record, "x")], join(record, "x")],
+    [["verify", record, "--device", folder], folder],
+    [["verify", record, "--device", "nofile"], "nofile"],
+    [["pin", folder, "--config", config], folder],
+    [["pin", "nofile", "--config", config], "nofile"],
+  ] as const) {
+    const { status, error } = await ecp(...args);
+    assert.equal(status, 66, error);
+    assert.ok(error.includes(`where: ${path}\n`), error);
+  }
+});
