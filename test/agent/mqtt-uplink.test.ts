@@ -20,13 +20,15 @@ class UplinkFixture {
   readonly states: string[] = [];
   readonly receipts: Uint8Array[] = [];
   readonly uplink: MqttUplink;
+  readonly backOff: BackOff;
   #news: () => void = () => undefined;
 
   constructor(t: TestContext, port: number, more: Partial<MqttConfiguration> = {}, firstMs = 10) {
+    this.backOff = new BackOff({ firstMs, longestMs: firstMs });
     this.uplink = new MqttUplink({
       configuration: { protocol: "mqtt", host: "127.0.0.1", port, ...more },
       device,
-      backOff: new BackOff({ firstMs, longestMs: firstMs }),
+      backOff: this.backOff,
       onReceipt: (receipt) => {
         this.receipts.push(receipt);
         this.#news();
@@ -249,6 +251,29 @@ test("acknowledged messages do not count: a broker that works takes any number",
     await new Promise((resolve) => setImmediate(resolve));
   }
   assert.deepEqual(fixture.states, ["connected"]);
+});
+
+test("another client that takes this one's id pushes it off, at growing distances; when it stops, records go again", async (t) => {
+  const broker = await BrokerFixture.start(t);
+  const fixture = new UplinkFixture(t, broker.port);
+  for (let round = 1; round <= 5; round++) {
+    await fixture.connected(round);
+    const lost = fixture.until(() => fixture.states.length === 2 * round);
+    const thief = await mqtt.connectAsync({
+      host: "127.0.0.1",
+      port: broker.port,
+      protocolVersion: 4,
+      clientId: `ecp-${device}`,
+      reconnectPeriod: 0,
+    });
+    thief.on("error", () => undefined);
+    t.after(() => thief.end(true));
+    await lost;
+    assert.equal(fixture.backOff.failures, round, "a connection that was cut short does not shorten the next delay");
+  }
+  await fixture.connected(6);
+  assert.equal(fixture.uplink.publish(record), true);
+  await broker.until(() => broker.published.some(({ topic }) => topic === topicOf(device, "record")));
 });
 
 test("stop() says goodbye, and nothing connects again", async (t) => {
