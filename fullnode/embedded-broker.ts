@@ -16,6 +16,8 @@ import { NodeError, systemCode } from "./node-error.ts";
 
 export const connectionsMax = 20_000;
 export const retainedMax = 20_000;
+/** Messages of QoS 2 that a client may leave unreleased, each kept in memory; hubs use QoS 1. */
+export const unreleasedMax = 16;
 export const statusBytesMax = 4_096;
 const nodeUsername = "ecp-node";
 // MQTT 3.1.1 §3.2.2.3
@@ -45,6 +47,7 @@ export async function startEmbeddedBroker(
   const nodes = new WeakSet<Client>();
 
   const aedes = await Aedes.createBroker({
+    maxInflightInbound: unreleasedMax,
     // Sessions kept for devices that are away would grow without bound, and are worth nothing here.
     preConnect: (_client, packet, done) => {
       packet.clean = true;

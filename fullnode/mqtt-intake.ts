@@ -21,6 +21,8 @@ export const receiptsInFlightMax = 1_000;
 const connectTimeoutMs = 10_000;
 const closeTimeoutMs = 3_000;
 const keepaliveS = 30;
+/** A connection that lasted so long was a good one: after it, the first delay is short again. */
+const stableMs = 2_000;
 
 export interface BrokerAddress {
   readonly host: string;
@@ -109,6 +111,7 @@ export class MqttIntake {
     this.#client = client;
     let problem = "the connection was closed";
     let connected = false;
+    let subscribedAtMs = Number.POSITIVE_INFINITY;
     // mqtt.js looks at the size of a packet only when it has gathered all of it.
     guardMqttStream(client.stream, { bytesMax: mqttPacketBytesMax, qosMax: 1 }, (got) => {
       problem = `the broker sent ${got}; expected: at most ${mqttPacketBytesMax} bytes, QoS 0 or 1`;
@@ -125,7 +128,7 @@ export class MqttIntake {
         }
         if (client !== this.#client) return;
         this.#subscribed = true;
-        this.#backOff.reset();
+        subscribedAtMs = performance.now();
         const version = options.protocolVersion === 5 ? "5" : "3.1.1";
         log.info("connected to the broker", { where, mqtt: version });
         this.#parts.onConnected?.(version);
@@ -149,6 +152,7 @@ export class MqttIntake {
         this.#protocolVersion = this.#protocolVersion === 5 ? 4 : 5;
         if (this.#protocolVersion === 4 && /protocol version/i.test(problem)) return this.#connect();
       }
+      if (performance.now() - subscribedAtMs >= stableMs) this.#backOff.reset();
       const delayMs = this.#backOff.next();
       log.warn("no connection to the broker; trying again", {
         where,

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { connect as connectSocket, createServer } from "node:net";
 import { type TestContext, test } from "node:test";
 import mqtt, { type MqttClient } from "mqtt";
-import { type EmbeddedBroker, startEmbeddedBroker } from "../../fullnode/embedded-broker.ts";
+import { type EmbeddedBroker, startEmbeddedBroker, unreleasedMax } from "../../fullnode/embedded-broker.ts";
 import { NodeError } from "../../fullnode/node-error.ts";
 import { createLog } from "../../platform/log.ts";
 import { topicFilter, topicOf } from "../../protocol/mqtt-topic.ts";
@@ -164,6 +164,32 @@ test("a connection that announces a packet over the limit is ended before it is 
   socket.resume();
   socket.write(Buffer.from([0x10, 0xff, 0xff, 0x7f]));
   await hungUp;
+});
+
+test("a client that never releases its messages of QoS 2 is disconnected before they fill the memory", async (t) => {
+  const running = await broker(t);
+  const topic = Buffer.from(topicOf(new DeviceFixture().name, "record"));
+  const socket = connectSocket(running.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  const hungUp = once(socket, "close");
+  // CONNECT of 3.1.1, clean session, no keep-alive, client id "x"; PUBLISH of QoS 2.
+  socket.write(Buffer.from([0x10, 13, 0, 4, ...Buffer.from("MQTT"), 4, 2, 0, 0, 0, 1, 0x78]));
+  const publish = (id: number) => Buffer.from([0x34, topic.length + 5, 0, topic.length, ...topic, 0, id, 0x79]);
+  const received = Array.from({ length: unreleasedMax }, (_, index) => Buffer.from([0x50, 2, 0, index + 1]));
+  const expected = Buffer.concat([Buffer.from([0x20, 2, 0, 0]), ...received]).length;
+  let bytes = 0;
+  const allReceived = new Promise<void>((resolve) =>
+    socket.on("data", (chunk) => {
+      bytes += chunk.length;
+      if (bytes === expected) resolve();
+    }),
+  );
+  for (let id = 1; id <= unreleasedMax; id++) socket.write(publish(id));
+  await allReceived; // control: up to the limit each is answered by PUBREC
+  socket.write(publish(unreleasedMax + 1));
+  await hungUp;
+  assert.equal(bytes, expected);
 });
 
 test("a port in use is said, with what to do", async (t) => {

@@ -23,10 +23,11 @@ function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>
   const firstTry = new Promise<void>((resolve) => {
     tried = resolve;
   });
+  const backOff = new BackOff({ firstMs: 10, longestMs: 40 });
   const made = new MqttIntake({
     broker,
     clientId: "ecp-node-test",
-    backOff: new BackOff({ firstMs: 10, longestMs: 40 }),
+    backOff,
     log: createLog("test", (line) => {
       lines.push(line);
       if (line.includes("trying again")) tried();
@@ -41,6 +42,7 @@ function intake(t: TestContext, broker: ConstructorParameters<typeof MqttIntake>
   t.after(() => made.close());
   return {
     made,
+    backOff,
     lines,
     messages,
     firstTry,
@@ -133,7 +135,12 @@ test("nobody else gets the node's client id: the intake stays connected, whoever
   const broker = await startEmbeddedBroker("127.0.0.1", 0, silent, nobody);
   t.after(() => broker.close());
   const { port, credentials } = broker;
-  const { messages, lines, connected } = intake(t, { host: "127.0.0.1", port, protocolVersion: 4, ...credentials });
+  const { messages, lines, connected, backOff } = intake(t, {
+    host: "127.0.0.1",
+    port,
+    protocolVersion: 4,
+    ...credentials,
+  });
   await connected(true);
   const address = { host: "127.0.0.1", port, protocolVersion: 4, reconnectPeriod: 0 } as const;
   const asNode = { ...address, clientId: "ecp-node-test" };
@@ -160,5 +167,6 @@ test("nobody else gets the node's client id: the intake stays connected, whoever
   successor.on("error", () => undefined);
   await lost;
   await connected(true);
+  assert.equal(backOff.failures, 1, "a connection of a moment does not shorten the next delay");
   successor.end(true);
 });
