@@ -11,6 +11,7 @@ import { configOption } from "./hub-options.ts";
 import { devicePublicKey, readPolicy, withWallet, writePolicy } from "./hub-wallet.ts";
 import { readInput } from "./input-file.ts";
 import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
+import { shellWord } from "./shell-word.ts";
 import { canAsk, confirm } from "./terminal-question.ts";
 import { sha256, verifyEd25519 } from "./verification.ts";
 
@@ -31,7 +32,8 @@ meters. Take the file to the full node's operator; nothing in it is secret. --ou
     const did = didKeyOf(devicePublicKey(hub.configuration.walletFolder));
     process.stdout.write(
       `${values.out} is the request of ${did}\n` +
-        `On the full node: ecp-node enrol ${values.out} --data DIR   Its answer comes back here: ecp pin ANSWER\n`,
+        `On the full node: ecp-node enrol ${shellWord(values.out)} --data DIR --out answer.cose\n` +
+        "Its answer comes back here: ecp pin answer.cose\n",
     );
     return exit.ok;
   },

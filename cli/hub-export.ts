@@ -13,6 +13,7 @@ import { deviceFileName } from "./hub-verify.ts";
 import { withWallet } from "./hub-wallet.ts";
 import { makeFolder, signedMessage, writeOutput } from "./output-file.ts";
 import { recordJson } from "./record-json.ts";
+import { shellWord } from "./shell-word.ts";
 import { sha256 } from "./verification.ts";
 
 const formats = ["cose", "json", "packet"] as const;
@@ -63,7 +64,7 @@ Nothing is overwritten but records. All records that the journal still holds, un
       });
     if (format === "cose")
       process.stdout.write(
-        `${count} records are in ${values.out}; check one: ecp verify ${values.out}/SEQUENCE.cose\n`,
+        `${count} records are in ${values.out}; check one: ecp verify ${shellWord(`${values.out}/SEQUENCE.cose`)}\n`,
       );
     return exit.ok;
   },

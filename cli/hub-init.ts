@@ -1,18 +1,22 @@
 /** ecp init: a new hub's folder: hub.yaml, passphrase file, wallet with its key, policy. */
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
+import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
 import { emptyPolicy } from "../wallet/policy.ts";
 import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
-import { hubOf } from "./hub-configuration.ts";
+import { PassphraseError, readPassphrase } from "./ecp-wallet-passphrase.ts";
+import { type Hub, hubOf } from "./hub-configuration.ts";
 import { runWalletCommand, writePolicy } from "./hub-wallet.ts";
 import { makeFolder } from "./output-file.ts";
+import { shellWord } from "./shell-word.ts";
 import { ask, canAsk } from "./terminal-question.ts";
 
 const passphraseRandomBytes = 24;
+const daySeconds = 86_400;
 
 interface Answers {
   readonly line: { serial: string; baud: number; parity: string } | { tcp: string };
@@ -28,8 +32,8 @@ export const hubInit: Command = {
                 [--profile NAME] [--unit N] [--interval SECONDS] [--mqtt URL] [--passphrase-file FILE] [--segments N]
 
 Makes, in DIR (default: this folder), hub.yaml, a passphrase file of mode 0600 with a random passphrase (unless one is
-given), and wallet/ with the device key and its journal of N MiB (default 64). Asks for what is not given when run at a
-terminal. Nothing that is there is overwritten.
+given), and wallet/ with the device key and its journal of N MiB (default ${segmentsDefault}). Asks for what is not given when run at a
+terminal. Nothing that is there is overwritten, and where it fails or is interrupted, nothing that it made is left.
 
 profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
 
@@ -55,24 +59,90 @@ profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
     const folder = resolve(values.folder);
     const file = join(folder, "hub.yaml");
     for (const path of [file, join(folder, "wallet", "device.key")]) if (existsSync(path)) throw existing(path);
+    const given = values["passphrase-file"];
+    const passphraseFile = given === undefined ? join(folder, "wallet.passphrase") : resolve(given);
+    // Before anything is asked, and long before anything is made: a wrong value ends here.
+    checkFlags(values);
+    if (given !== undefined || existsSync(passphraseFile)) await checkPassphraseFile(passphraseFile);
     const answers = await answersOf(values);
-    const passphraseFile = values["passphrase-file"]
-      ? resolve(values["passphrase-file"])
-      : join(folder, "wallet.passphrase");
-    const text = hubText(answers, values["passphrase-file"] ? passphraseFile : "wallet.passphrase");
-    const hub = hubOf(file, text); // before anything is made: a wrong value ends here
-    makeFolder(folder, 0o750);
-    if (!values["passphrase-file"] && !existsSync(passphraseFile))
-      writeFileDurably(passphraseFile, `${randomBytes(passphraseRandomBytes).toString("base64url")}\n`, 0o600);
-    const segments = values.segments ? ["--segments", values.segments] : [];
-    const wallet = hub.configuration.walletFolder;
-    const did = runWalletCommand(["init", "--data", wallet, "--passphrase-file", passphraseFile, ...segments]);
-    writePolicy(hub, { ...emptyPolicy, ...hub.policy });
-    writeFileDurably(file, text, 0o640);
+    const text = hubText(answers, given === undefined ? "wallet.passphrase" : passphraseFile);
+    const hub = checkedHub(file, text, folder);
+    const did = make({ folder, hub, text, passphraseFile, segments: values.segments ?? `${segmentsDefault}` });
     process.stdout.write(nextSteps(folder, file, passphraseFile, did, values["passphrase-file"] === undefined));
     return exit.ok;
   },
 };
+
+function checkFlags(values: Values): void {
+  if (values.serial !== undefined && values.tcp !== undefined)
+    throw usageError("ecp init", "--serial and --tcp together: a line is one of the two");
+  for (const flag of flags) {
+    const given = values[flag];
+    const wrong = given === undefined ? undefined : checks[flag](given);
+    if (wrong !== undefined) throw usageError("ecp init", `--${flag} ${given}: ${wrong} was expected`);
+  }
+}
+
+async function checkPassphraseFile(file: string): Promise<void> {
+  // A pipe gives what it has once, to the wallet.
+  if (statSync(file, { throwIfNoEntry: false })?.isFIFO()) return;
+  try {
+    (await readPassphrase({ file }, "")).fill(0);
+  } catch (error) {
+    if (!(error instanceof PassphraseError)) throw error;
+    throw new CommandError(existsSync(file) ? exit.notPermitted : exit.noInput, {
+      expected: "a file of mode 0600 with a passphrase in its first line",
+      got: error.message,
+      where: file,
+      todo: "mend the file; or, without --passphrase-file, have one made with a random passphrase",
+    });
+  }
+}
+
+/** Of what the flags do not decide, the folder alone can be wrong: a socket's path in it may be too long. */
+function checkedHub(file: string, text: string, folder: string): Hub {
+  try {
+    return hubOf(file, text);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    const { expected, got } = error.text;
+    throw new CommandError(exit.usage, { expected, got, where: `--folder ${folder}`, todo: "choose another folder" });
+  }
+}
+
+interface NewHub {
+  readonly folder: string;
+  readonly hub: Hub;
+  readonly text: string;
+  readonly passphraseFile: string;
+  readonly segments: string;
+}
+
+/** Makes it all, or leaves nothing that it made. Gives the device's name. */
+function make({ folder, hub, text, passphraseFile, segments }: NewHub): string {
+  const wallet = hub.configuration.walletFolder;
+  const fresh = [passphraseFile, join(wallet, "device.key"), wallet].filter((path) => !existsSync(path));
+  const newFolder = !existsSync(folder);
+  // Ctrl-C reaches the wallet's program, whose end is then told as any other failure.
+  const stay = (): void => undefined;
+  process.on("SIGINT", stay);
+  try {
+    makeFolder(folder, 0o750);
+    if (fresh.includes(passphraseFile))
+      writeFileDurably(passphraseFile, `${randomBytes(passphraseRandomBytes).toString("base64url")}\n`, 0o600);
+    const paths = ["--data", wallet, "--passphrase-file", passphraseFile];
+    const did = runWalletCommand(["init", ...paths, "--segments", segments]);
+    writePolicy(hub, { ...emptyPolicy, ...hub.policy });
+    writeFileDurably(hub.file, text, 0o640);
+    return did;
+  } catch (error) {
+    for (const path of fresh) rmSync(path, { recursive: true, force: true });
+    if (newFolder && existsSync(folder)) rmdirSync(folder);
+    throw error;
+  } finally {
+    process.off("SIGINT", stay);
+  }
+}
 
 function existing(path: string): CommandError {
   return new CommandError(exit.cannotCreate, {
@@ -83,29 +153,49 @@ function existing(path: string): CommandError {
   });
 }
 
-type Values = Partial<Record<"serial" | "baud" | "parity" | "tcp" | "profile" | "unit" | "interval" | "mqtt", string>>;
+const flags = ["serial", "baud", "parity", "tcp", "profile", "unit", "interval", "mqtt", "segments"] as const;
+type Flag = (typeof flags)[number];
+type Values = Partial<Record<Flag, string>>;
+
+const oneOf =
+  (...choices: readonly string[]) =>
+  (text: string): string | undefined =>
+    choices.includes(text) ? undefined : `one of ${choices.join(", ")}`;
+const integer =
+  (min: number, max: number) =>
+  (text: string): string | undefined =>
+    /^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max
+      ? undefined
+      : `an integer from ${min} to ${max}`;
+
+/** What is wrong with a flag's value, or with a person's answer; undefined where it is right. */
+const checks: Readonly<Record<Flag, (text: string) => string | undefined>> = {
+  serial: (text) => (text === "" ? "a path such as /dev/serial/by-id/…" : undefined),
+  tcp: (text) => {
+    const { host, port } = endpoint(text);
+    return host !== "" && port >= 1 && port <= 65_535 ? undefined : "HOST:PORT";
+  },
+  baud: oneOf("1200", "2400", "4800", "9600", "19200", "38400", "57600", "115200"),
+  parity: oneOf("none", "even", "odd"),
+  profile: oneOf(...meterProfiles.map((item) => item.id)),
+  unit: integer(1, 247),
+  interval: (text) =>
+    integer(1, daySeconds)(text) ??
+    (daySeconds % Number(text) === 0 ? undefined : "a number of seconds that divides a day"),
+  mqtt: (text) => {
+    const url = /^mqtts?:\/\/[^/@?#]+$/.test(text) && URL.canParse(text) ? new URL(text) : undefined;
+    return url && url.hostname !== "" && url.port !== "0" ? undefined : "mqtt://host:port or mqtts://host:port";
+  },
+  segments: integer(segmentsMin, segmentsMax),
+};
 
 async function answersOf(values: Values): Promise<Answers> {
-  if (values.serial !== undefined && values.tcp !== undefined)
-    throw usageError("ecp init", "--serial and --tcp together: a line is one of the two");
   const line = await lineOf(values);
-  const names = meterProfiles.map((item) => item.id);
-  const profile = await value(values.profile, "--profile", "Meter's profile", names[0] ?? "", (text) =>
-    names.includes(text) ? undefined : `one of ${names.join(", ")}`,
-  );
+  const profile = await value(values, "profile", "Meter's profile", meterProfiles[0]?.id ?? "");
   const factory = findMeterProfile(profile)?.factory;
-  const unit = await integer(
-    values.unit,
-    "--unit",
-    "Modbus unit (address) of the meter",
-    `${factory?.unit ?? 1}`,
-    1,
-    247,
-  );
-  const intervalS = await integer(values.interval, "--interval", "Seconds between readings", "60", 1, 86_400);
-  const mqtt = await value(values.mqtt, "--mqtt", "The full node's broker", "mqtt://127.0.0.1:1883", (text) =>
-    /^mqtts?:\/\/[^/@]+$/.test(text) ? undefined : "mqtt://host:port or mqtts://host:port",
-  );
+  const unit = Number(await value(values, "unit", "Modbus unit (address) of the meter", `${factory?.unit ?? 1}`));
+  const intervalS = Number(await value(values, "interval", "Seconds between readings", "60"));
+  const mqtt = await value(values, "mqtt", "The full node's broker", "mqtt://127.0.0.1:1883");
   return { line, profile, unit, intervalS, mqtt };
 }
 
@@ -125,52 +215,34 @@ async function lineOf(values: Values): Promise<Answers["line"]> {
     serial = await ask(
       "Serial port of the meters, or HOST:PORT of a Modbus TCP gateway",
       ports[0]?.path ?? "",
-      (text) => (text === "" ? "a path such as /dev/serial/by-id/…, or HOST:PORT" : undefined),
+      (text) => (isEndpoint(text) ? checks.tcp(text) : checks.serial(text)),
     );
-    if (!serial.startsWith("/") && serial.includes(":")) return { tcp: serial };
+    if (isEndpoint(serial)) return { tcp: serial };
   }
-  const baud = await integer(values.baud, "--baud", "Baud", "9600", 1_200, 115_200);
-  const parities = ["none", "even", "odd"];
-  const parity = await value(values.parity, "--parity", "Parity", "none", (text) =>
-    parities.includes(text) ? undefined : "none, even or odd",
-  );
-  return { serial, baud, parity };
+  const baud = Number(await value(values, "baud", "Baud", "9600"));
+  const parity = await value(values, "parity", "Parity", "none");
+  // In hub.yaml a relative path would count from whatever folder the agent is started in.
+  return { serial: resolve(serial), baud, parity };
 }
 
-async function integer(
-  given: string | undefined,
-  flag: string,
-  question: string,
-  preset: string,
-  min: number,
-  max: number,
-) {
-  const text = await value(given, flag, question, preset, (answer) =>
-    /^\d{1,6}$/.test(answer) && Number(answer) >= min && Number(answer) <= max
-      ? undefined
-      : `an integer from ${min} to ${max}`,
-  );
-  return Number(text);
+/** What a flag gives, which is checked already, else what a person answers, else the preset. */
+async function value(values: Values, flag: Flag, question: string, preset: string): Promise<string> {
+  return values[flag] ?? (canAsk() ? await ask(question, preset, checks[flag]) : preset);
 }
 
-/** What a flag gives, else what a person answers, else the preset. */
-async function value(
-  given: string | undefined,
-  flag: string,
-  question: string,
-  preset: string,
-  check: (text: string) => string | undefined,
-): Promise<string> {
-  if (given === undefined) return canAsk() ? ask(question, preset, check) : preset;
-  const wrong = check(given);
-  if (wrong !== undefined) throw usageError("ecp init", `${flag} ${given}: ${wrong} was expected`);
-  return given;
+function isEndpoint(text: string): boolean {
+  return !text.startsWith("/") && text.includes(":");
+}
+
+/** HOST or HOST:PORT; IPv6 in brackets. */
+function endpoint(text: string): { host: string; port: number } {
+  const match = /^(.*):(\d{1,5})$/.exec(text);
+  return { host: (match?.[1] ?? text).replace(/^\[|\]$/g, ""), port: Number(match?.[2] ?? 502) };
 }
 
 function tcpOf(text: string): string {
-  const match = /^(.+):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? text;
-  return `{ host: ${JSON.stringify(host.replace(/^\[|\]$/g, ""))}, port: ${match?.[2] ?? 502} }`;
+  const { host, port } = endpoint(text);
+  return `{ host: ${JSON.stringify(host)}, port: ${port} }`;
 }
 
 function hubText({ line, profile, unit, intervalS, mqtt }: Answers, passphraseFile: string): string {
@@ -210,6 +282,16 @@ uplink:
 }
 
 function nextSteps(folder: string, file: string, passphraseFile: string, did: string, made: boolean): string {
+  const config = `--config ${shellWord(file)}`;
+  const commands = [
+    [`ecp read ${config}`, "does the meter answer?"],
+    [`ecp enrol ${config} --out request.cose`, "take request.cose to the full node; there:"],
+    ["ecp-node enrol request.cose --data DIR --out answer.cose", "bring answer.cose back; here:"],
+    [`ecp pin answer.cose ${config}`, "believe that full node's receipts"],
+    [`ecp run ${config}`, "wallet and agent; 'ecp status' tells how it goes"],
+  ] as const;
+  const width = Math.max(...commands.map(([command]) => command.length));
+  const steps = commands.map(([command, why]) => `  ${command.padEnd(width)}  ${why}`).join("\n");
   return `A hub is set up in ${folder}
   its name    ${did}
   settings    ${file}
@@ -217,9 +299,6 @@ function nextSteps(folder: string, file: string, passphraseFile: string, did: st
   wallet      ${join(folder, "wallet")}
 
 Next:
-  ecp read  --config ${file}                     does the meter answer?
-  ecp enrol --config ${file} --out request.cose  take this file to the full node: ecp-node enrol request.cose
-  ecp pin answer.cose --config ${file}           its answer, brought back
-  ecp run   --config ${file}                     wallet and agent; 'ecp status' tells how it goes
+${steps}
 `;
 }

@@ -18,7 +18,7 @@ export function runWalletCommand(args: readonly string[]): string {
   const { command, arguments: first } = programCommand("ecp-wallet");
   const result = spawnSync(command, [...first, ...args], { stdio: ["inherit", "pipe", "pipe"], encoding: "utf8" });
   if (result.status === 0) return result.stdout.trim();
-  throw new CommandError(result.status ?? exit.failed, {
+  throw new CommandError(result.status ?? (result.signal === "SIGINT" ? exit.interrupted : exit.failed), {
     expected: `ecp-wallet ${args[0]} to succeed`,
     got: (result.stderr ?? "").trim() || (result.error?.message ?? `it ended by ${result.signal}`),
     where: first[0] ?? "ecp-wallet",

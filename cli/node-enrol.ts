@@ -9,6 +9,7 @@ import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readInput } from "./input-file.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { checkOutput, signedMessage, writeOutput } from "./output-file.ts";
+import { shellWord } from "./shell-word.ts";
 
 export const nodeEnrol: Command = {
   summary: "take a device by its request file, and write the answer for it",
@@ -49,7 +50,7 @@ sure that neither file was exchanged on its way. The same request may be enrolle
           `  this node   ${keys.did}\n` +
           `  answer      ${out}\n\n` +
           `Next: compare the device's name with what \`ecp enrol\` printed on the device; carry the answer there;\n` +
-          `      ecp pin ${out}   shows this node's name again: compare it too\n`,
+          `      ecp pin ${shellWord(out)}   shows this node's name again: compare it too\n`,
       );
       return exit.ok;
     } catch (error) {

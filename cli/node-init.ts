@@ -5,6 +5,7 @@ import { createSqliteStore } from "../fullnode/store-sqlite.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { makeFolder } from "./output-file.ts";
+import { shellWord } from "./shell-word.ts";
 
 const nameLengthMax = 64;
 
@@ -36,8 +37,9 @@ overwritten. NAME is what devices' owners see in the enrolment answer; the host'
           `  its name    ${keys.did}\n` +
           `  keys        ${data}/node.key (keep a copy in a safe place: devices take receipts from no other)\n` +
           `  store       ${data}/node.db\n\n` +
-          `Next: ecp-node run --data ${data}\n` +
-          `      ecp-node enrol REQUEST --data ${data}   takes a device by the file that \`ecp enrol\` wrote on it\n`,
+          `Next: ecp-node run --data ${shellWord(data)}\n` +
+          `      ecp-node enrol request.cose --data ${shellWord(data)} --out answer.cose\n` +
+          `          takes a device by the file that \`ecp enrol\` wrote on it\n`,
       );
     return exit.ok;
   },
