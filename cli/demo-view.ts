@@ -182,7 +182,7 @@ function meterLines(meter: MeterView, width: number): string[] {
       : [...totals, ...phases.map((text) => `    ${text}`)];
   const state =
     meter.status === "G" ? "good" : `${meter.status} ${statusSentences[meter.status as StatusLetter] ?? ""}`;
-  const [name, record] = [`  ${meter.name}  `, `  record ${meter.sequence}, ${age} s ago`];
+  const [name, record] = [`  ${meter.name}  `, `  sequence ${meter.sequence}, ${age} s ago`];
   const shown = cut(state, Math.max(1, width - name.length - record.length));
   const head = bold(name) + (meter.status === "G" ? green(shown) : red(shown)) + record;
   if (Object.keys(meter.values).length > 0) return [head, ...body.map((text) => cut(text, width))];

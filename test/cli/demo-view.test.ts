@@ -53,7 +53,7 @@ test("shows the values with their units, the state of each part, and what waits"
     "49.996 Hz",
     "power factor -0.981",
     "L2  231.726 V  14.842 A",
-    "record 7",
+    "sequence 7",
     "pid 4194304, start 12",
     "down, starting again",
     "meter.tty",
