@@ -55,7 +55,14 @@ export async function setUpDemo(data: string | undefined, intervalS: number, sig
 }
 
 async function completeWorld(world: DemoWorld, intervalS: number, signal: AbortSignal): Promise<void> {
-  const { data, walletFolder, nodeFolder, passphraseFile, config } = world;
+  const { data, walletFolder, nodeFolder, passphraseFile, config, meterLink } = world;
+  if (lstatSync(meterLink, { throwIfNoEntry: false })?.isSymbolicLink() === false)
+    throw new CommandError(exit.cannotCreate, {
+      expected: "a symlink to the simulated meter, or nothing yet",
+      got: "something else is there; it was left as it is",
+      where: meterLink,
+      todo: "move it away, or choose another --data",
+    });
   writeFileSync(config, hubText(world, intervalS));
   if (!existsSync(passphraseFile))
     writeFileDurably(passphraseFile, `${randomBytes(24).toString("base64url")}\n`, 0o600);

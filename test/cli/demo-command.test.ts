@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -36,4 +36,19 @@ test("simulate --link replaces no file, and ends at once where no link can be ma
     assert.ok(error.includes(`where: --link ${link}\n`), error);
   }
   assert.equal(readFileSync(file, "utf8"), "dear reader");
+});
+
+test("the demo starts nothing, and takes nothing away, where a file is in the place of the meter's link", async (t) => {
+  const data = temporaryFolder(t);
+  writeFileSync(join(data, "meter.tty"), "mine");
+  const child = spawn(process.execPath, [program, "--data", data], {
+    stdio: ["ignore", "ignore", "pipe"],
+    timeout: 20_000,
+  });
+  const [status, error] = await Promise.all([
+    new Promise<number | null>((resolve) => child.once("close", resolve)),
+    text(child.stderr),
+  ]);
+  assert.equal(status, 73, error);
+  assert.deepEqual(readdirSync(data), ["meter.tty"]);
 });
