@@ -153,7 +153,7 @@ export class Sealer {
     const last = journal.lastRow(request.meter, request.plan);
     const contents: NewContent[] = [];
     const running = last?.generation === journal.generation ? last : undefined;
-    const stepped = running !== undefined && first.timeS <= running.timeS && this.#standsBefore(request);
+    const stepped = running !== undefined && this.#standsBefore(request);
     if (stepped) {
       // The clock was set back. What was sealed stays as it is; what comes now belongs to a generation of its own.
       contents.push(...this.#closePending(() => true));

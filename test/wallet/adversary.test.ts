@@ -15,7 +15,11 @@ import {
 import { randomOfRun, type SeededRandom } from "../protocol/seeded-random.ts";
 import { checkChain, meterOf, NodeFixture, rowAt, rowsFrom, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
 
-const meters = [meterOf(), meterOf({ index: 3, slotS: 60, rowsPerMinute: 30 }), meterOf({ index: 7, slotS: 0 })];
+const meters = [
+  meterOf({ rowsPerMinute: 30 }),
+  meterOf({ index: 3, slotS: 60, rowsPerMinute: 30 }),
+  meterOf({ index: 7, slotS: 0 }),
+];
 
 function asked(wallet: WalletFixture, message: Uint8Array): WalletRefusalReason | "answered" {
   const { fields } = decodeAnswer(wallet.wallet.answer(message));

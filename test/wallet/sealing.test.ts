@@ -182,6 +182,15 @@ test("an agent's word alone moves no clock: late rows and rows of the future are
   assert.throws(() => wallet.seal([other(startS + 100)]), refusal("row-conflict"), "nor after a restart");
   assert.deepEqual(wallet.seal([rowAt(4_102_444_800)]), [4]);
   assert.equal(wallet.hello().meters[0]?.lastTimeS, startS + 103, "marked rows move no time");
+  // A marked row's slot does not come a second time in its generation either, even where the clock was set back meanwhile.
+  wallet.clock.set(startS + 60);
+  wallet.seal([other(4_102_444_800)]);
+  assert.deepEqual(
+    readings(wallet)
+      .map(({ generation, rows: [row] }) => [generation, row?.timeS])
+      .at(-1),
+    [1, 4_102_444_800],
+  );
   // Control: with the wallet's own clock set back, the same late row is of a new generation, and good.
   wallet.clock.set(startS + 20);
   wallet.seal([rowAt(startS + 20)]);
