@@ -10,7 +10,7 @@ import type {
 } from "../agent/configuration.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { quantities, quantityOfName } from "../protocol/quantity.ts";
-import type { WalletPolicy } from "../wallet/policy.ts";
+import { resolutionWhDefault, type WalletPolicy } from "../wallet/policy.ts";
 import { CommandError, exit } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
 import { readInput } from "./input-file.ts";
@@ -163,6 +163,7 @@ export function hubOf(path: string, text: string): Hub {
     policy: {
       meters: meters.map(({ index, name, profile, intervalS, powerMaxW }) => ({
         ...{ index, name, profile, powerMaxW },
+        ...{ resolutionWh: resolutionWhDefault, installation: 0, installationReason: "" },
         slotS: intervalS,
         // Twice the due rate: after a restart of the wallet, rows that waited may come on top.
         rowsPerMinute: Math.max(2, Math.ceil(120 / intervalS)),

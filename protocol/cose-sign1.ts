@@ -13,7 +13,14 @@ export type Sign = (message: Uint8Array) => Uint8Array;
 export type Verify = (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean;
 
 /** Content types of the CoAP experimental range (RFC 7252 §12.3): what a signature of a wallet or a node is for. */
-export const contentTypes = { record: 65000, receipt: 65001, enrolmentRequest: 65002, enrolmentAnswer: 65003 } as const;
+export const contentTypes = {
+  record: 65000,
+  receipt: 65001,
+  enrolmentRequest: 65002,
+  enrolmentAnswer: 65003,
+  statement: 65004,
+  rotation: 65006,
+} as const;
 export type ContentType = (typeof contentTypes)[keyof typeof contentTypes];
 
 export const algorithmEdDsa = -8; // RFC 9053 §2.2: what we write

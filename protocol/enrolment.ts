@@ -14,11 +14,12 @@ import {
   type Verify,
   verifyCose,
 } from "./cose-sign1.ts";
-import { type CborValue, decodeCbor, encodeCbor } from "./deterministic-cbor.ts";
+import { type CborMap, type CborValue, decodeCbor, encodeCbor, equalBytes } from "./deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "./field.ts";
 import { kidOf, publicKeyBytes, vetPublicKey } from "./public-key.ts";
 import { metersMax } from "./record.ts";
 import { Refusal } from "./refusal.ts";
+import { followRotations, rotationsMax } from "./rotation.ts";
 
 export const enrolmentVersion = 1;
 export const enrolmentBytesMax = 16_384;
@@ -39,6 +40,8 @@ export interface EnrolmentRequest {
   readonly timeS: number;
   readonly softwareId: string;
   readonly meters: readonly EnrolledMeter[];
+  /** Where the key was rotated: the key of the device's name, and the records that lead from it to `publicKey`. */
+  readonly rotated?: { readonly nameKey: Uint8Array; readonly records: readonly Uint8Array[] };
 }
 
 export interface EnrolmentAnswer {
@@ -65,12 +68,17 @@ export function signEnrolmentRequest(request: EnrolmentRequest, sign: Sign, sha2
     [6, request.softwareId],
     [7, request.meters.map((meter) => [meter.index, meter.name, meter.profile])],
   ]);
+  const { rotated } = request;
+  if (rotated) payload.set(8, rotated.nameKey).set(9, [...rotated.records]);
   const bytes = encodeCbor(payload);
   readRequest(bytes);
   return signCose(contentTypes.enrolmentRequest, bytes, sign, kidOf(request.publicKey, sha256));
 }
 
-/** Takes a request: form, key and signature are checked, by the very key that it names. Throws {@link Refusal}. */
+/**
+ * Takes a request: form, key and signature are checked, by the very key that it names; and where that is not the key of the
+ * device's name, the rotations that lead to it. Throws {@link Refusal}.
+ */
 export function openEnrolmentRequest(
   bytes: Uint8Array,
   verify: Verify,
@@ -80,11 +88,18 @@ export function openEnrolmentRequest(
   const request = readRequest(cose.payload);
   vetPublicKey(request.publicKey);
   verifyCose(cose, request.publicKey, verify);
+  if (request.rotated) {
+    const { nameKey, records } = request.rotated;
+    vetPublicKey(nameKey);
+    if (!equalBytes(followRotations(nameKey, records, verify, sha256), request.publicKey))
+      throw new Refusal("bad-field", "the rotations do not lead to the request's key");
+  }
   return { request, digest: digestOf(cose, sha256) };
 }
 
 function readRequest(bytes: Uint8Array): EnrolmentRequest {
   const payload = versioned(bytes);
+  const rotated = readRotated(payload);
   const request: EnrolmentRequest = {
     publicKey: asBytes(payload.get(2), "public key", publicKeyBytes),
     share: asBytes(payload.get(3), "share", shareBytes),
@@ -99,10 +114,20 @@ function readRequest(bytes: Uint8Array): EnrolmentRequest {
         profile: asText(profile, "meter profile", 64),
       };
     }),
+    ...(rotated && { rotated }),
   };
   if (new Set(request.meters.map((meter) => meter.index)).size !== request.meters.length)
     throw new Refusal("bad-field", "two meters of one index");
   return request;
+}
+
+function readRotated(payload: CborMap): EnrolmentRequest["rotated"] {
+  const nameKey = payload.get(8);
+  const records = payload.get(9);
+  if (nameKey === undefined && records === undefined) return undefined;
+  const list = asArray(records, "rotations", rotationsMax).map((item) => asBytes(item, "rotation", 1_024, 1));
+  if (list.length === 0) throw new Refusal("bad-field", "no rotation");
+  return { nameKey: asBytes(nameKey, "name's key", publicKeyBytes), records: list };
 }
 
 export function signEnrolmentAnswer(answer: EnrolmentAnswer, sign: Sign, sha256: Sha256): Uint8Array {

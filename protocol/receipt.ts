@@ -11,6 +11,7 @@ export const receiptVersion = 1;
 export const receiptBytesMax = 2_048;
 export const receiptRangesMax = 16;
 export const receiptRefusedMax = 16;
+export const receiptKeptMax = 8;
 
 export interface ReceiptRange {
   readonly first: number;
@@ -33,6 +34,11 @@ export interface Receipt {
   readonly held: boolean;
   /** Kept as evidence, not booked: [sequence, reason]. */
   readonly refused: readonly (readonly [sequence: number, reason: string])[];
+  /**
+   * Only for an epoch with evidence: runs of records that came just now, as they came, and are kept, be it in the chain or as
+   * evidence. So a wallet whose chain is not the one that `digest` speaks of learns that its own records are not lost.
+   */
+  readonly kept?: readonly ReceiptRange[];
   /** Unix seconds of the node's clock. */
   readonly timeS: number;
   /** Size of the ledger's tree that has all of these; absent before the ledger has them. */
@@ -50,6 +56,7 @@ const key = {
   refused: 8,
   time: 9,
   treeSize: 10,
+  kept: 11,
 } as const;
 
 function encodeReceiptPayload(receipt: Receipt): Uint8Array {
@@ -61,11 +68,7 @@ function encodeReceiptPayload(receipt: Receipt): Uint8Array {
     [key.time, receipt.timeS],
   ]);
   if (receipt.digest) payload.set(key.digest, receipt.digest);
-  if (receipt.ranges.length > 0)
-    payload.set(
-      key.ranges,
-      receipt.ranges.map((range) => [range.first, range.last, range.digest]),
-    );
+  if (receipt.ranges.length > 0) payload.set(key.ranges, rangesField(receipt.ranges));
   if (receipt.held) payload.set(key.held, true);
   if (receipt.refused.length > 0)
     payload.set(
@@ -73,9 +76,14 @@ function encodeReceiptPayload(receipt: Receipt): Uint8Array {
       receipt.refused.map(([sequence, reason]) => [sequence, reason]),
     );
   if (receipt.treeSize !== undefined) payload.set(key.treeSize, receipt.treeSize);
+  if (receipt.kept && receipt.kept.length > 0) payload.set(key.kept, rangesField(receipt.kept));
   const bytes = encodeCbor(payload);
   decodeReceiptPayload(bytes);
   return bytes;
+}
+
+function rangesField(ranges: readonly ReceiptRange[]): CborValue[] {
+  return ranges.map((range) => [range.first, range.last, range.digest]);
 }
 
 function decodeReceiptPayload(bytes: Uint8Array): Receipt {
@@ -88,16 +96,19 @@ function decodeReceiptPayload(bytes: Uint8Array): Receipt {
   const held = payload.get(key.held);
   if (held !== undefined && held !== true) throw new Refusal("bad-field", "held is true or absent");
   const treeSize = payload.get(key.treeSize);
+  const kept = payload.get(key.kept);
   return {
     device: asBytes(payload.get(key.device), "device", kidBytes),
     epoch: asInteger(payload.get(key.epoch), "epoch", 0, uint32Max),
     through,
     ...(digest !== undefined && { digest: asBytes(digest, "digest", digestBytes) }),
+    // A range that touched `through` would have been part of it.
     ranges: readRanges(payload.get(key.ranges), through),
     held: held === true,
     refused: readRefused(payload.get(key.refused)),
     timeS: asInteger(payload.get(key.time), "time", 0, uint32Max),
     ...(treeSize !== undefined && { treeSize: asInteger(treeSize, "tree size", 1, Number.MAX_SAFE_INTEGER) }),
+    ...(kept !== undefined && { kept: readKept(kept) }),
   };
 }
 
@@ -105,15 +116,24 @@ function readRanges(value: CborValue | undefined, through: number): ReceiptRange
   if (value === undefined) return [];
   let above = through + 1; // a range that touched `through` would have been part of it
   return asArray(value, "ranges", receiptRangesMax).map((item) => {
-    const [first, last, digest] = asArray(item, "range", 3);
-    const range = {
-      first: asInteger(first, "range's first", above + 1, uint32Max),
-      last: asInteger(last, "range's last", typeof first === "number" ? first : 0, uint32Max),
-      digest: asBytes(digest, "range's digest", digestBytes),
-    };
+    const range = readRange(item, above + 1);
     above = range.last + 1;
     return range;
   });
+}
+
+/** In any order, and they may overlap: two wallets of one key may have sent records of the same sequences. */
+function readKept(value: CborValue): ReceiptRange[] {
+  return asArray(value, "kept", receiptKeptMax).map((item) => readRange(item, 1));
+}
+
+function readRange(item: CborValue, lowest: number): ReceiptRange {
+  const [first, last, digest] = asArray(item, "range", 3);
+  return {
+    first: asInteger(first, "range's first", lowest, uint32Max),
+    last: asInteger(last, "range's last", typeof first === "number" ? first : 0, uint32Max),
+    digest: asBytes(digest, "range's digest", digestBytes),
+  };
 }
 
 function readRefused(value: CborValue | undefined): [number, string][] {

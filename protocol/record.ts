@@ -40,7 +40,10 @@ export const eventCodes = {
   stopped: 2,
   /** [policy digest of 32 bytes] */
   parametersChanged: 3,
-  /** [generation that ended, generation that begins, seconds that the time went back or forth] */
+  /**
+   * [generation that ended, generation that begins, seconds that the time went back or forth]; with the boot's id (16 bytes) as
+   * fourth where the generation that begins is a boot whose clock is not set
+   */
   clockStepped: 4,
   /** [meter, reason] */
   meterReplaced: 5,
@@ -54,7 +57,20 @@ export const eventCodes = {
   void: 9,
   /** [old software id, new software id] */
   updated: 10,
+  /** [content type, first 16 bytes of the digest]: the key signed something other than a record */
+  keyUsed: 11,
+  /** [certificate by the new key, see rotation.ts]: the last record of its epoch; the next epoch is the new key's */
+  keyRotated: 12,
+  /** [reason of {@link epochReasons}, epoch before, last sequence known of it, digest of that record] */
+  epochBegun: 13,
+  /** [epoch, first sequence, last sequence]: overwritten unacknowledged, as the operator's policy says */
+  dropped: 14,
+  /** []: the last record of its key */
+  keyRetired: 15,
 } as const;
+
+/** Why an epoch began that no rotation announced. */
+export const epochReasons = { restored: 1, contradicted: 2, olderCard: 3 } as const;
 
 interface Link {
   readonly epoch: number;

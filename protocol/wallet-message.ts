@@ -23,8 +23,10 @@ export const walletRefusals = {
   "unknown-meter": "the wallet's policy does not name this meter",
   "slot-mismatch": "the wallet's policy gives this meter another slot length",
   "row-conflict": "a row of this meter and time is sealed already, with other values",
-  "rate-exceeded": "the meter sends more rows a minute than the wallet's policy allows",
+  "rate-exceeded": "more is asked for in a minute than the wallet's policy allows",
   "ring-full": "the journal is full of records that no full node has acknowledged",
+  "key-retired": "the device's key is retired: what is sealed can be read and released, nothing more is sealed",
+  "period-not-held": "the journal does not hold the rows that this statement needs",
   "receipt-invalid": "the receipt's form or signature does not hold",
   "receipt-not-pinned": "the receipt is signed by a key that is not pinned in the wallet's policy",
   "receipt-other-device": "the receipt is for another device",
@@ -51,16 +53,21 @@ export interface SealRequest {
   readonly slotS: number;
   readonly codes: readonly number[];
   readonly rows: readonly Row[];
+  /** The rows' times are seconds since the boot: they were read before the clock was set. */
+  readonly relative?: boolean;
 }
 
 export type WalletRequest =
   | { readonly type: "hello" }
   | { readonly type: "enrol" }
   | SealRequest
-  | { readonly type: "read"; readonly from: number; readonly to: number }
-  | { readonly type: "release"; readonly receipt: Uint8Array };
+  /** Records of an epoch; where none is named, of the running one. */
+  | { readonly type: "read"; readonly from: number; readonly to: number; readonly epoch?: number }
+  | { readonly type: "release"; readonly receipt: Uint8Array }
+  /** A statement over a period, in Unix seconds. */
+  | { readonly type: "statement"; readonly meter: number; readonly fromS: number; readonly toS: number };
 
-const requestTypes = { hello: 1, enrol: 2, seal: 3, read: 4, release: 5 } as const;
+const requestTypes = { hello: 1, enrol: 2, seal: 3, read: 4, release: 5, statement: 6 } as const;
 export const walletRequestNames = Object.keys(requestTypes) as WalletRequest["type"][];
 
 export function encodeWalletRequest(id: number, request: WalletRequest): Uint8Array {
@@ -76,11 +83,19 @@ function requestFields(request: WalletRequest): CborMap {
         [3, request.slotS],
         [4, [...request.codes]],
         [5, request.rows.map((row) => [row.timeS, row.status, [...row.values]])],
+        ...(request.relative ? ([[6, true]] as const) : []),
       ]);
     case "read":
       return new Map([
         [1, request.from],
         [2, request.to],
+        ...(request.epoch === undefined ? [] : ([[3, request.epoch]] as const)),
+      ]);
+    case "statement":
+      return new Map([
+        [1, request.meter],
+        [2, request.fromS],
+        [3, request.toS],
       ]);
     case "release":
       return new Map([[1, request.receipt]]);
@@ -117,15 +132,21 @@ function readRequest(type: number, fields: CborMap): WalletRequest {
       allow(0);
       return { type: "enrol" };
     case requestTypes.seal:
-      allow(5);
+      allow(6);
       return readSeal(fields);
-    case requestTypes.read:
-      allow(2);
+    case requestTypes.read: {
+      allow(3);
+      const epoch = fields.get(3);
       return {
         type: "read",
         from: asInteger(fields.get(1), "from", 1, uint32Max),
         to: asInteger(fields.get(2), "to", 1, uint32Max),
+        ...(epoch !== undefined && { epoch: asInteger(epoch, "epoch", 0, uint32Max) }),
       };
+    }
+    case requestTypes.statement:
+      allow(3);
+      return readStatementRequest(fields);
     case requestTypes.release:
       allow(1);
       return { type: "release", receipt: asBytes(fields.get(1), "receipt", 4_096, 1) };
@@ -134,7 +155,19 @@ function readRequest(type: number, fields: CborMap): WalletRequest {
   }
 }
 
+function readStatementRequest(fields: CborMap): WalletRequest {
+  const fromS = asInteger(fields.get(2), "from", 0, uint32Max);
+  return {
+    type: "statement",
+    meter: asInteger(fields.get(1), "meter", 0, metersMax - 1),
+    fromS,
+    toS: asInteger(fields.get(3), "to", fromS, uint32Max),
+  };
+}
+
 function readSeal(fields: CborMap): SealRequest {
+  const relative = fields.get(6);
+  if (relative !== undefined && relative !== true) throw new WalletRefusal("malformed", "relative is true or absent");
   const slotS = asInteger(fields.get(3), "slot", 0, slotSecondsMax);
   const codes = asArray(fields.get(4), "codes", codesMax).map((code) => asInteger(code, "code", 1, codeMax));
   if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
@@ -161,12 +194,29 @@ function readSeal(fields: CborMap): SealRequest {
     slotS,
     codes,
     rows,
+    ...(relative && { relative }),
   };
 }
 
+/** An epoch before the running one, some of whose records no receipt has released. */
+export interface EarlierEpoch {
+  readonly epoch: number;
+  /** All of it up to here are released. */
+  readonly through: number;
+  /** The last sequence of it. */
+  readonly last: number;
+}
+const earlierEpochsMax = 16;
+
+/** How the device's key lies on the disk. */
+export const keyProtections = ["passphrase", "none"] as const;
+
 export interface WalletHello {
   readonly softwareId: string;
+  /** The key that signs now. */
   readonly publicKey: Uint8Array;
+  /** The key of the device's name: the one it was enrolled with; another than `publicKey` once that was rotated. */
+  readonly nameKey: Uint8Array;
   readonly epoch: number;
   readonly nextSequence: number;
   /** All sequences up to here are released by a verified receipt. */
@@ -184,13 +234,21 @@ export interface WalletHello {
   readonly segments: number;
   readonly segmentsInUse: number;
   readonly pendingRows: number;
-  /** Oldest sequence that can still be read back. */
+  /** Oldest sequence of the running epoch that can still be read back. */
   readonly firstSequence: number;
+  /** Oldest first. */
+  readonly earlierEpochs: readonly EarlierEpoch[];
+  readonly keyProtection: (typeof keyProtections)[number];
+  readonly retired: boolean;
+  /** Holes that the check of the ring has found since the start. */
+  readonly holes: number;
 }
 
 export interface SealAnswer {
   /** For each row of the request: the sequence of the record that has it, 0 while it is pending. */
   readonly sequences: readonly number[];
+  /** Epochs of those rows whose records are of an earlier epoch: [row, epoch]. */
+  readonly earlier?: readonly (readonly [row: number, epoch: number])[];
 }
 
 export interface ReadAnswer {
@@ -244,6 +302,11 @@ export function helloFields(hello: WalletHello): CborMap {
     [17, hello.segmentsInUse],
     [18, hello.pendingRows],
     [19, hello.firstSequence],
+    [20, hello.nameKey],
+    [21, hello.earlierEpochs.map(({ epoch, through, last }) => [epoch, through, last])],
+    [22, keyProtections.indexOf(hello.keyProtection)],
+    [23, hello.retired],
+    [24, hello.holes],
   ]);
 }
 
@@ -277,16 +340,41 @@ export function readHello(fields: CborMap): WalletHello {
     segmentsInUse: integer(17),
     pendingRows: integer(18),
     firstSequence: integer(19, uint32Max + 1),
+    nameKey: asBytes(fields.get(20), "name's key", 32),
+    earlierEpochs: asArray(fields.get(21), "earlier epochs", earlierEpochsMax).map((item) => {
+      const [epoch, through, last] = asArray(item, "earlier epoch", 3);
+      return {
+        epoch: asInteger(epoch, "epoch", 0, uint32Max),
+        through: asInteger(through, "through", 0, uint32Max),
+        last: asInteger(last, "last", 0, uint32Max),
+      };
+    }),
+    keyProtection: keyProtections[integer(22, keyProtections.length - 1)] ?? "none",
+    retired: fields.get(23) === true,
+    holes: integer(24),
   };
 }
 
 export function sealFields(answer: SealAnswer): CborMap {
-  return new Map<number, CborValue>([[1, [...answer.sequences]]]);
+  const earlier = answer.earlier ?? [];
+  return new Map<number, CborValue>([
+    [1, [...answer.sequences]],
+    ...(earlier.length > 0 ? ([[2, new Map(earlier)]] as const) : []),
+  ]);
 }
 
 export function readSealAnswer(fields: CborMap): SealAnswer {
   const sequences = asArray(fields.get(1), "sequences", sealRowsMax);
-  return { sequences: sequences.map((item) => asInteger(item, "sequence", 0, uint32Max)) };
+  const earlier = fields.get(2);
+  return {
+    sequences: sequences.map((item) => asInteger(item, "sequence", 0, uint32Max)),
+    ...(earlier !== undefined && {
+      earlier: [...asMap(earlier, "earlier")].map(([row, epoch]): [number, number] => [
+        asInteger(row, "row", 0, sequences.length - 1),
+        asInteger(epoch, "epoch", 0, uint32Max),
+      ]),
+    }),
+  };
 }
 
 export function readFields(answer: ReadAnswer): CborMap {
@@ -322,4 +410,12 @@ export function enrolFields(request: Uint8Array): CborMap {
 
 export function readEnrolAnswer(fields: CborMap): Uint8Array {
   return asBytes(fields.get(1), "request", 16_384, 1);
+}
+
+export function statementFields(statement: Uint8Array): CborMap {
+  return new Map<number, CborValue>([[1, statement]]);
+}
+
+export function readStatementAnswer(fields: CborMap): Uint8Array {
+  return asBytes(fields.get(1), "statement", 4_096, 1);
 }

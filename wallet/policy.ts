@@ -11,9 +11,11 @@ import { Refusal } from "../protocol/refusal.ts";
 export const policyVersion = 1;
 export const policyBytesMax = 65_536;
 export const pinnedNodesMax = 16;
-/** So that the enrolment request, which names all meters, stays below its own limit. */
-const meterNamesBytesMax = enrolmentBytesMax - 4_096;
+/** So that the enrolment request, which names all meters and rotations, stays below its own limit. */
+const meterNamesBytesMax = enrolmentBytesMax - 8_192;
 export const sealEverySecondsDefault = 60;
+/** Registers that count whole kWh. */
+export const resolutionWhDefault = 1_000;
 
 export interface PolicyMeter {
   readonly index: number;
@@ -25,6 +27,11 @@ export interface PolicyMeter {
   readonly powerMaxW: number;
   /** Most new rows a minute. */
   readonly rowsPerMinute: number;
+  /** What its energy registers may be off by because of their resolution, in Wh. */
+  readonly resolutionWh: number;
+  /** Counts the meters that have hung in this place, and why the last was changed: a declared change explains a fallen register. */
+  readonly installation: number;
+  readonly installationReason: string;
 }
 
 export interface PinnedNode {
@@ -60,7 +67,20 @@ export function encodePolicy(policy: WalletPolicy): Uint8Array {
   const bytes = encodeCbor(
     new Map<number, CborValue>([
       [1, policyVersion],
-      [2, policy.meters.map((m) => [m.index, m.name, m.profile, m.slotS, m.powerMaxW, m.rowsPerMinute])],
+      [
+        2,
+        policy.meters.map((m) => [
+          m.index,
+          m.name,
+          m.profile,
+          m.slotS,
+          m.powerMaxW,
+          m.rowsPerMinute,
+          m.resolutionWh,
+          m.installation,
+          m.installationReason,
+        ]),
+      ],
       [3, policy.nodes.map((node) => [node.name, node.publicKey, node.share])],
       [4, policy.sealEveryS],
       [5, whenFullNames.indexOf(policy.whenFull)],
@@ -80,7 +100,12 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
     if (typeof key !== "number" || key < 1 || key > 6)
       throw new Refusal("bad-field", `policy field ${key} is not known`);
   const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
-    const [index, name, profile, slotS, powerMaxW, rowsPerMinute] = asArray(item, "meter", 6);
+    // The last three are absent in policies of version 0.2.0 and before.
+    const [index, name, profile, slotS, powerMaxW, rowsPerMinute, resolution, installation, reason] = asArray(
+      item,
+      "meter",
+      9,
+    );
     return {
       index: asInteger(index, "meter index", 0, metersMax - 1),
       name: asText(name, "meter name", 64),
@@ -88,6 +113,9 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
       slotS: asInteger(slotS, "meter slot", 0, slotSecondsMax),
       powerMaxW: asInteger(powerMaxW, "meter power", 0, uint32Max),
       rowsPerMinute: asInteger(rowsPerMinute, "meter rate", 1, 6_000),
+      resolutionWh: asInteger(resolution ?? resolutionWhDefault, "meter resolution", 0, uint32Max),
+      installation: asInteger(installation ?? 0, "meter installation", 0, uint32Max),
+      installationReason: asText(reason ?? "", "meter change's reason", 64),
     };
   });
   if (new Set(meters.map((meter) => meter.index)).size !== meters.length)

@@ -109,6 +109,8 @@ export class Wallet {
         return readFields({ records: this.#options.journal.records(request.from, request.to, readBytesMax) });
       case "release":
         return releaseFields(this.#release(request.receipt));
+      case "statement":
+        throw new WalletRefusal("period-not-held");
     }
   }
 
@@ -131,6 +133,11 @@ export class Wallet {
       segmentsInUse: journal.segmentsInUse,
       pendingRows: journal.pendingRows.length,
       firstSequence: journal.firstSequence,
+      nameKey: key.publicKey,
+      earlierEpochs: [],
+      keyProtection: "passphrase",
+      retired: false,
+      holes: 0,
     };
   }
 

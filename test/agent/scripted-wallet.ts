@@ -12,10 +12,15 @@ import {
   type WalletRequest,
 } from "../../protocol/wallet-message.ts";
 
+// The public key of RFC 8032 §7.1, test 1.
+const sampleKey = Uint8Array.from(
+  Buffer.from("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "hex"),
+);
+
 export const sampleHello: WalletHello = {
   softwareId: "scripted",
-  // The public key of RFC 8032 §7.1, test 1.
-  publicKey: Uint8Array.from(Buffer.from("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "hex")),
+  publicKey: sampleKey,
+  nameKey: sampleKey,
   epoch: 7,
   nextSequence: 1,
   through: 0,
@@ -32,6 +37,10 @@ export const sampleHello: WalletHello = {
   segmentsInUse: 1,
   pendingRows: 0,
   firstSequence: 1,
+  earlierEpochs: [],
+  keyProtection: "passphrase",
+  retired: false,
+  holes: 0,
 };
 
 /** What to do with a request: fields, a refusal, or whatever the function does with the socket itself. */

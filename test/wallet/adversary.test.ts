@@ -182,7 +182,7 @@ test("control: a wallet of a wider policy seals what this one refuses, and the c
 /** One request for each reason that a wallet can give. */
 const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletFixture) => Uint8Array> = {
   malformed: () => Uint8Array.from([0x80]),
-  "unknown-request": () => encodeCbor([6, 1, new Map()]),
+  "unknown-request": () => encodeCbor([7, 1, new Map()]),
   "unknown-field": () => encodeCbor([1, 1, new Map([[1, 1]])]),
   "unknown-meter": () => sealOf({ meter: 1 }),
   "slot-mismatch": () => sealOf({ slotS: 60 }),
@@ -201,6 +201,7 @@ const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletF
         return sealOf({ rows: [rowAt(startS + i)] });
       else wallet.clock.pass(1);
   },
+  "period-not-held": () => encodeWalletRequest(1, { type: "statement", meter: 0, fromS: startS, toS: startS + 900 }),
   "receipt-invalid": () => encodeWalletRequest(1, { type: "release", receipt: Uint8Array.from([1]) }),
   "receipt-not-pinned": (_t, wallet) => releaseOf(wallet, {}, new NodeFixture("forger")),
   "receipt-other-device": (_t, wallet) => releaseOf(wallet, { device: new Uint8Array(8) }),

@@ -71,7 +71,18 @@ export class TestClock {
 }
 
 export function meterOf(meter: Partial<PolicyMeter> = {}): PolicyMeter {
-  return { index: 0, name: "house", profile: "sdm630", slotS: 1, powerMaxW: 0, rowsPerMinute: 6_000, ...meter };
+  return {
+    index: 0,
+    name: "house",
+    profile: "sdm630",
+    slotS: 1,
+    powerMaxW: 0,
+    rowsPerMinute: 6_000,
+    resolutionWh: 1,
+    installation: 0,
+    installationReason: "",
+    ...meter,
+  };
 }
 
 export interface FixtureOptions {
