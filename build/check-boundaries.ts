@@ -31,7 +31,7 @@ const rules: Readonly<Record<string, FolderRule>> = {
   cli: { imports: product, node: anyNode },
   build: { imports: [], node: anyNode },
   test: { imports: [...product, "cli", "build", "bench"], node: anyNode },
-  bench: { imports: [...product, "cli"], node: anyNode },
+  bench: { imports: [...product, "cli", "test"], node: anyNode },
 };
 
 /** The wallet's entry is part of the process that holds the key, so it gets the wallet's rule and none of cli/'s packages. */

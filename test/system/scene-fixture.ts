@@ -20,7 +20,7 @@ export class Scene {
   readonly env: NodeJS.ProcessEnv;
   readonly #endings: (() => unknown)[] = [];
 
-  constructor(t: TestContext) {
+  constructor(t: Pick<TestContext, "after">) {
     this.folder = mkdtempSync(path.join(tmpdir(), "ecp-system-"));
     this.temporary = path.join(this.folder, "tmp");
     mkdirSync(this.temporary);

@@ -1,7 +1,7 @@
 /** A wallet over real files in a folder of its own, with a clock that the test moves, and a full node's key for receipts. */
 import assert from "node:assert/strict";
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import type { TestContext } from "node:test";
@@ -89,6 +89,8 @@ export interface FixtureOptions {
   readonly policy?: Partial<WalletPolicy>;
   readonly segments?: number;
   readonly segmentBlocks?: number;
+  /** Where the journal's folder is made, or is already: then it is opened as it is. */
+  readonly parent?: string;
 }
 
 export class WalletFixture {
@@ -103,17 +105,18 @@ export class WalletFixture {
   secondsPerSeal = 1;
   #open = true;
 
-  constructor(t: TestContext, options: FixtureOptions = {}) {
-    const parent = mkdtempSync(path.join(tmpdir(), "ecp-wallet-test-"));
+  constructor(t: Pick<TestContext, "after">, options: FixtureOptions = {}) {
+    const parent = options.parent ?? mkdtempSync(path.join(tmpdir(), "ecp-wallet-test-"));
     this.folder = path.join(parent, "journal");
     const nodes = [{ name: "node", publicKey: this.node.publicKey, share: new Uint8Array(32) }];
     this.policy = { ...emptyPolicy, meters: [meterOf()], nodes, sealEveryS: 0, ...options.policy };
-    Journal.create(this.folder, epoch, options.segments ?? 4, options.segmentBlocks ?? segmentBlocks);
+    if (!existsSync(this.folder))
+      Journal.create(this.folder, epoch, options.segments ?? 4, options.segmentBlocks ?? segmentBlocks);
     this.journal = new Journal(this.folder);
     this.wallet = this.#wallet();
     t.after(() => {
       this.close();
-      rmSync(parent, { recursive: true, force: true });
+      if (options.parent === undefined) rmSync(parent, { recursive: true, force: true });
     });
   }
 
