@@ -13,6 +13,8 @@ export const policyBytesMax = 65_536;
 export const pinnedNodesMax = 16;
 /** So that the enrolment request, which names all meters and rotations, stays below its own limit. */
 const meterNamesBytesMax = enrolmentBytesMax - 8_192;
+const meterFields = 9;
+const meterFieldsBefore = 6;
 export const sealEverySecondsDefault = 60;
 /** Registers that count whole kWh. */
 export const resolutionWhDefault = 1_000;
@@ -100,12 +102,11 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
     if (typeof key !== "number" || key < 1 || key > 6)
       throw new Refusal("bad-field", `policy field ${key} is not known`);
   const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
+    const fields = asArray(item, "meter", meterFields);
     // The last three are absent in policies of version 0.2.0 and before.
-    const [index, name, profile, slotS, powerMaxW, rowsPerMinute, resolution, installation, reason] = asArray(
-      item,
-      "meter",
-      9,
-    );
+    if (fields.length !== meterFields && fields.length !== meterFieldsBefore)
+      throw new Refusal("bad-field", `a meter of ${fields.length} fields`);
+    const [index, name, profile, slotS, powerMaxW, rowsPerMinute, resolution, installation, reason] = fields;
     return {
       index: asInteger(index, "meter index", 0, metersMax - 1),
       name: asText(name, "meter name", 64),

@@ -4,7 +4,7 @@ import type { Clock } from "../platform/clock.ts";
 import { type Verify, verifyCose } from "../protocol/cose-sign1.ts";
 import type { CborMap } from "../protocol/deterministic-cbor.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
-import { signEnrolmentRequest } from "../protocol/enrolment.ts";
+import { type EnrolmentRequest, signEnrolmentRequest } from "../protocol/enrolment.ts";
 import { kidOf } from "../protocol/public-key.ts";
 import { type DecodedReceipt, decodeReceipt } from "../protocol/receipt.ts";
 import { decodeRecord, eventCodes } from "../protocol/record.ts";
@@ -48,27 +48,39 @@ export interface Isolation {
 export interface WalletOptions {
   readonly journal: Journal;
   readonly policy: WalletPolicy;
+  /** The key that signs now. Of a retired device only its public half: nothing is signed any more. */
   readonly key: DeviceKey;
+  /** Where the key was rotated: the key of the device's name, and the records that lead from it to `key`. */
+  readonly rotated?: NonNullable<EnrolmentRequest["rotated"]>;
+  readonly keyProtection?: WalletHello["keyProtection"];
+  readonly retired?: boolean;
   readonly clock: Clock;
   readonly softwareId: string;
   readonly isolation: Isolation;
 }
 
+/** Requests that need the key. */
+const signingRequests: ReadonlySet<WalletRequest["type"]> = new Set(["enrol", "seal", "statement"]);
+
 export class Wallet {
   readonly #options: WalletOptions;
   readonly #kid: Uint8Array;
+  /** kid of the device's name. */
+  readonly #device: Uint8Array;
   readonly #policyDigest: Uint8Array;
   readonly #sealer: Sealer;
   readonly #check: Generator<readonly Hole[]>;
+  #holes = 0;
 
   /** Seals at once what recovery and start ask for. */
   constructor(options: WalletOptions) {
     const { journal, policy, key, clock } = options;
     this.#options = options;
     this.#kid = kidOf(key.publicKey, sha256);
+    this.#device = options.rotated ? kidOf(options.rotated.nameKey, sha256) : this.#kid;
     this.#policyDigest = sha256(encodePolicy(policy));
     this.#sealer = new Sealer({ journal, policy, key, kid: this.#kid, clock });
-    this.#sealer.begin([[eventCodes.started, options.softwareId, this.#policyDigest]]);
+    if (!options.retired) this.#sealer.begin([[eventCodes.started, options.softwareId, this.#policyDigest]]);
     this.#check = journal.check();
   }
 
@@ -76,6 +88,8 @@ export class Wallet {
   checkNext(): readonly Hole[] | undefined {
     const { done, value: holes } = this.#check.next();
     if (done) return undefined;
+    this.#holes += holes.length;
+    if (this.#options.retired) return holes;
     this.#sealer.report(
       holes.map(({ segment, firstBlock, lastBlock, firstCommit, lastCommit }) => [
         eventCodes.storageError,
@@ -98,6 +112,7 @@ export class Wallet {
   }
 
   #fields(request: WalletRequest): CborMap {
+    if (this.#options.retired && signingRequests.has(request.type)) throw new WalletRefusal("key-retired");
     switch (request.type) {
       case "hello":
         return helloFields(this.hello());
@@ -115,7 +130,7 @@ export class Wallet {
   }
 
   hello(): WalletHello {
-    const { journal, policy, key, softwareId, isolation } = this.#options;
+    const { journal, policy, key, rotated, keyProtection, retired, softwareId, isolation } = this.#options;
     return {
       softwareId,
       publicKey: key.publicKey,
@@ -133,11 +148,11 @@ export class Wallet {
       segmentsInUse: journal.segmentsInUse,
       pendingRows: journal.pendingRows.length,
       firstSequence: journal.firstSequence,
-      nameKey: key.publicKey,
+      nameKey: rotated?.nameKey ?? key.publicKey,
       earlierEpochs: [],
-      keyProtection: "passphrase",
-      retired: false,
-      holes: 0,
+      keyProtection: keyProtection ?? "passphrase",
+      retired: retired ?? false,
+      holes: this.#holes,
     };
   }
 
@@ -149,12 +164,12 @@ export class Wallet {
   }
 
   #enrolmentRequest(): Uint8Array {
-    const { journal, policy, key, clock, softwareId } = this.#options;
+    const { journal, policy, key, rotated, clock, softwareId } = this.#options;
     const meters = policy.meters.map(({ index, name, profile }) => ({ index, name, profile }));
     const timeS = timeOf(clock);
     const { publicKey, share } = key;
     return signEnrolmentRequest(
-      { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters },
+      { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters, ...(rotated && { rotated }) },
       key.sign,
       sha256,
     );
@@ -164,7 +179,7 @@ export class Wallet {
   #release(bytes: Uint8Array): { epoch: number; through: number } {
     const { journal } = this.#options;
     const { content } = this.#verifiedReceipt(bytes);
-    if (!equalBytes(content.device, this.#kid)) throw new WalletRefusal("receipt-other-device");
+    if (!equalBytes(content.device, this.#device)) throw new WalletRefusal("receipt-other-device");
     if (content.epoch !== journal.epoch)
       throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
     const highest = content.ranges.at(-1)?.last ?? content.through;

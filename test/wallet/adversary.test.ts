@@ -201,6 +201,11 @@ const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletF
         return sealOf({ rows: [rowAt(startS + i)] });
       else wallet.clock.pass(1);
   },
+  "key-retired": (_t, wallet) => {
+    wallet.retired = true;
+    wallet.restart();
+    return sealOf({});
+  },
   "period-not-held": () => encodeWalletRequest(1, { type: "statement", meter: 0, fromS: startS, toS: startS + 900 }),
   "receipt-invalid": () => encodeWalletRequest(1, { type: "release", receipt: Uint8Array.from([1]) }),
   "receipt-not-pinned": (_t, wallet) => releaseOf(wallet, {}, new NodeFixture("forger")),

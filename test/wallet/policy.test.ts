@@ -5,7 +5,13 @@ import { enrolmentBytesMax, openEnrolmentRequest } from "../../protocol/enrolmen
 import { Refusal } from "../../protocol/refusal.ts";
 import { readEnrolAnswer } from "../../protocol/wallet-message.ts";
 import { clockStateOf } from "../../wallet/clock-state.ts";
-import { decodePolicy, emptyPolicy, encodePolicy, type WalletPolicy } from "../../wallet/policy.ts";
+import {
+  decodePolicy,
+  emptyPolicy,
+  encodePolicy,
+  resolutionWhDefault,
+  type WalletPolicy,
+} from "../../wallet/policy.ts";
 import { verifyEd25519 } from "../../wallet/wallet.ts";
 import { meterOf, rowAt, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
 
@@ -30,7 +36,7 @@ test("a policy that is not understood whole is not obeyed", () => {
     else map.set(key, value);
     return encodeCbor(map);
   };
-  const meter = [0, "house", "sdm630", 60, 0, 60];
+  const meter = [0, "house", "sdm630", 60, 0, 60, 1_000, 0, ""];
   const cases: [string, Uint8Array][] = [
     ["an unknown field", changed(7, 0)],
     ["a field below the first", changed(0, 0)],
@@ -39,6 +45,7 @@ test("a policy that is not understood whole is not obeyed", () => {
     ["no meters", changed(2, undefined)],
     ["a meter with a field too many", changed(2, [[...meter, 1]])],
     ["a meter with a field too few", changed(2, [meter.slice(0, 5)])],
+    ["a meter with half of what came later", changed(2, [meter.slice(0, 8)])],
     ["two meters of one index", changed(2, [meter, meter])],
     ["a rate of nothing", changed(2, [[...meter.slice(0, 5), 0]])],
     ["a slot longer than a day", changed(2, [[0, "house", "sdm630", 86_401, 0, 60]])],
@@ -57,9 +64,17 @@ test("a policy that is not understood whole is not obeyed", () => {
   for (const [name, bytes] of cases) assert.throws(() => decodePolicy(bytes), Refusal, name);
 });
 
+test("a policy of before meters had a resolution and an installation is read, with the coarsest register", () => {
+  const map = decodeCbor(encodePolicy(policy)) as Map<number, CborValue>;
+  map.set(2, [[0, "house", "sdm630", 60, 0, 60]]);
+  assert.deepEqual(decodePolicy(encodeCbor(map)).meters, [
+    meterOf({ slotS: 60, rowsPerMinute: 60, resolutionWh: resolutionWhDefault }),
+  ]);
+});
+
 test("the longest policy still makes an enrolment request, which its own key signs", (t) => {
   const meters = Array.from({ length: 256 }, (_, index) =>
-    meterOf({ index, name: "n".repeat(24), profile: "p".repeat(24) }),
+    meterOf({ index, name: "n".repeat(16), profile: "p".repeat(16) }),
   );
   decodePolicy(encodePolicy({ ...policy, meters }));
   const wallet = new WalletFixture(t, { policy: { meters } });

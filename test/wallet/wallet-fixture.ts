@@ -103,6 +103,8 @@ export class WalletFixture {
   wallet: Wallet;
   /** How far the clock goes at each seal, and to the end of its rows at least; 0: the test moves the clock. */
   secondsPerSeal = 1;
+  /** Takes effect at the next restart. */
+  retired = false;
   #open = true;
 
   constructor(t: Pick<TestContext, "after">, options: FixtureOptions = {}) {
@@ -125,9 +127,9 @@ export class WalletFixture {
   }
 
   #wallet(): Wallet {
-    const { journal, policy, key, clock } = this;
+    const { journal, policy, key, clock, retired } = this;
     const isolation = { permission: true, jitless: true, uid: 1_000 };
-    return new Wallet({ journal, policy, key, clock, softwareId: "ecp-wallet/test", isolation });
+    return new Wallet({ journal, policy, key, clock, retired, softwareId: "ecp-wallet/test", isolation });
   }
 
   /** Closes the files, under the wallet where that is still in use. */
