@@ -3,11 +3,14 @@
 export interface Clock {
   /** Unix time in milliseconds; may jump. */
   wallMs(): number;
-  /** Milliseconds since some start; never jumps. */
+  /** Milliseconds since the boot (CLOCK_MONOTONIC): the same for all processes of a machine; never jumps. */
   monotonicMs(): number;
 }
 
 export const systemClock: Clock = {
   wallMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  monotonicMs: () => {
+    const [seconds, nanoseconds] = process.hrtime();
+    return seconds * 1_000 + nanoseconds / 1_000_000;
+  },
 };

@@ -4,7 +4,7 @@
  * commit, so that a start needs to read the newest segments only. Unknown keys are left aside, so that an older version
  * still opens what a newer one wrote; what must be understood raises the format version of the blocks.
  */
-import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { type CborKey, type CborMap, type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
 import { codesMax, metersMax, type Row, recordBytesMax } from "../protocol/record.ts";
 import { firstCommitBodyBytesMax } from "./journal-block.ts";
@@ -34,9 +34,12 @@ export interface LastRow {
   readonly timeS: number;
   /** Latest time of all generations: no row beyond it is known. */
   readonly latestS: number;
-  /** Stands of its registers that only rise: [code, value]. */
-  readonly registers: readonly (readonly [code: number, value: number])[];
+  /** Stands of its registers that only rise, each as the last good row that had it says. */
+  readonly registers: readonly RegisterStand[];
 }
+
+/** What a register showed, and the time of that row; 0 where it is not known. */
+export type RegisterStand = readonly [code: number, stand: number, timeS: number];
 
 export interface JournalState {
   readonly nextSequence: number;
@@ -81,7 +84,7 @@ function encodeState(state: JournalState): CborMap {
       4,
       state.lastRows.map(({ meter, plan, generation, timeS, latestS, registers }) => [
         ...[meter, plan, generation, timeS, latestS],
-        new Map(registers),
+        new Map(registers.map(([code, stand, time]): [number, CborValue] => [code, [stand, time]])),
       ]),
     ],
     [5, state.oldestPendingCommit],
@@ -134,12 +137,19 @@ function decodeState(state: CborMap): JournalState {
         generation: asInteger(generation, "generation", 0, uint32Max),
         timeS: asInteger(timeS, "time", 0, uint32Max),
         latestS: asInteger(latestS, "latest time", 0, uint32Max),
-        registers: [...asMap(registers, "registers")].map(([code, stand]): [number, number] => [
-          asInteger(code, "code", 1, 65_535),
-          asInteger(stand, "stand", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
-        ]),
+        registers: [...asMap(registers, "registers")].map(decodeStand),
       };
     }),
     oldestPendingCommit: asInteger(state.get(5), "oldest pending commit", 0, Number.MAX_SAFE_INTEGER),
   };
+}
+
+function decodeStand([code, value]: [CborKey, CborValue]): RegisterStand {
+  // Version 0.2.0 and before wrote the stand alone.
+  const [stand, time] = asArray(typeof value === "number" ? [value, 0] : value, "register", 2);
+  return [
+    asInteger(code, "code", 1, 65_535),
+    asInteger(stand, "stand", Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER),
+    asInteger(time, "stand's time", 0, uint32Max),
+  ];
 }

@@ -1,8 +1,8 @@
 /** What the journal remembers of rows: those pending, the newest of each meter and plan, and the latest few for an agent's second try. */
 import { quantityOfCode } from "../protocol/quantity.ts";
-import { statuses } from "../protocol/reading-status.ts";
+import { clockStates, statuses } from "../protocol/reading-status.ts";
 import type { ReadingContent, Row } from "../protocol/record.ts";
-import type { LastRow, PendingRow } from "./journal-body.ts";
+import type { LastRow, PendingRow, RegisterStand } from "./journal-body.ts";
 
 /** Rows kept a meter and plan: an agent's second try is answered without reading the ring. */
 const recentRowsMax = 256;
@@ -14,6 +14,8 @@ export interface KnownRow {
   readonly codes: readonly number[];
   readonly sequence: number;
 }
+
+type RowOrigin = Pick<ReadingContent, "meter" | "plan" | "codes" | "clockState">;
 
 export class JournalRows {
   #pending: { commit: number; pending: PendingRow }[] = [];
@@ -59,12 +61,7 @@ export class JournalRows {
     this.#remember(pending, pending.generation, pending.row, 0);
   }
 
-  #remember(
-    of: Pick<ReadingContent, "meter" | "plan" | "codes">,
-    generation: number,
-    row: Row,
-    sequence: number,
-  ): void {
+  #remember(of: RowOrigin, generation: number, row: Row, sequence: number): void {
     const key = `${of.meter}/${of.plan}`;
     const rows = this.#recent.get(key) ?? [];
     this.#recent.set(key, rows);
@@ -76,30 +73,32 @@ export class JournalRows {
     this.#advance(key, of, generation, row);
   }
 
-  #advance(key: string, of: Pick<ReadingContent, "meter" | "plan" | "codes">, generation: number, row: Row): void {
+  /** Another meter hangs in this place: what the one before showed says nothing of it. */
+  forgetStands(meter: number): void {
+    for (const [key, last] of this.#last) if (last.meter === meter) this.#last.set(key, { ...last, registers: [] });
+  }
+
+  #advance(key: string, of: RowOrigin, generation: number, row: Row): void {
     const last = this.#last.get(key);
-    if (row.status === statuses.manipulated) {
-      // A row that was marked moves neither time nor stands; that it exists must be known all the same.
-      const latestS = Math.max(last?.latestS ?? 0, row.timeS);
+    const latestS = Math.max(last?.latestS ?? 0, row.timeS);
+    if (row.status === statuses.manipulated || of.clockState === clockStates.relative) {
+      // A row that was marked, or is of no clock's time, moves neither time nor stands; that it exists must be known all the same.
       const none = { meter: of.meter, plan: of.plan, generation, timeS: 0, registers: [] };
       this.#last.set(key, { ...(last ?? none), latestS });
       return;
     }
     if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) return;
-    const stands = of.codes
-      .map((code, index): [number, number | undefined] => [code, row.values[index]])
-      .filter(
-        (pair): pair is [number, number] => pair[1] !== undefined && quantityOfCode(pair[0])?.cumulative === true,
-      );
-    this.#last.set(key, {
-      meter: of.meter,
-      plan: of.plan,
-      generation,
-      timeS: row.timeS,
-      latestS: Math.max(last?.latestS ?? 0, row.timeS),
-      registers: stands.length > 0 ? stands : (last?.registers ?? []),
-    });
+    const registers = row.status === statuses.good ? standsOf(of, row, last?.registers ?? []) : (last?.registers ?? []);
+    this.#last.set(key, { meter: of.meter, plan: of.plan, generation, timeS: row.timeS, latestS, registers });
   }
+}
+
+/** The stands after a good row: its own, and those of before of the registers that it does not have. */
+function standsOf({ codes }: RowOrigin, row: Row, before: readonly RegisterStand[]): RegisterStand[] {
+  const own = codes
+    .map((code, index): RegisterStand => [code, row.values[index] as number, row.timeS])
+    .filter(([code]) => quantityOfCode(code)?.cumulative === true);
+  return [...own, ...before.filter(([code]) => !codes.includes(code))].sort(([a], [b]) => a - b);
 }
 
 function isRowOf(pending: PendingRow, content: ReadingContent): boolean {

@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { syncFolder } from "../platform/durable-file.ts";
-import { type DecodedRecord, decodeRecord } from "../protocol/record.ts";
+import { type DecodedRecord, decodeRecord, eventCodes } from "../protocol/record.ts";
 import { WalletRefusal } from "../protocol/wallet-message.ts";
 import { blockBytes, type CommitHeader, commitBlocksMax, encodeCommit, fillerBlock, isBlank } from "./journal-block.ts";
 import {
@@ -293,7 +293,12 @@ export class Journal {
     this.#lastDigest = digest;
     this.#generation = Math.max(this.#generation, content.generation);
     this.#segments.added(this.#spans.at(-1) as SegmentSpan, content.sequence, bytes);
-    if (content.kind === "reading") this.#rows.addRecord(content);
+    if (content.kind === "reading") {
+      this.#rows.addRecord(content);
+      return;
+    }
+    for (const [code, meter] of content.events)
+      if (code === eventCodes.meterReplaced) this.#rows.forgetStands(meter as number);
   }
 
   // ── the ring ────────────────────────────────────────────────────────────────────────────────────────────────────────
