@@ -11,9 +11,34 @@ export class PassphraseError extends Error {
   }
 }
 
+/** What was typed twice is not the same. */
+export class PassphrasesDiffer extends Error {
+  constructor() {
+    super("the two differ; nothing was made");
+    this.name = "PassphrasesDiffer";
+  }
+}
+
 export interface PassphraseSource {
   readonly file?: string | undefined;
   readonly descriptor?: string | undefined;
+}
+
+/** The options that every command with a passphrase takes. */
+export const passphraseOptions = {
+  "passphrase-file": { type: "string" },
+  "passphrase-fd": { type: "string" },
+} as const;
+
+/** A passphrase that is to be set: typed at the terminal it is asked for twice. */
+export async function readNewPassphrase(source: PassphraseSource, prompt: string): Promise<Buffer> {
+  const passphrase = await readPassphrase(source, prompt);
+  if (source.file !== undefined || source.descriptor !== undefined) return passphrase;
+  const again = await readPassphrase({}, "The same once more: ");
+  const same = again.equals(passphrase);
+  again.fill(0);
+  if (!same) throw new PassphrasesDiffer();
+  return passphrase;
 }
 
 /** The passphrase's bytes without the line's end; the caller wipes them. */

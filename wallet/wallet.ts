@@ -1,7 +1,6 @@
 /** The wallet: answers the requests of wallet-message.ts, one at a time. Alone holds the key, the sequence and the journal. */
-import { createPublicKey, verify as verifySignature } from "node:crypto";
 import type { Clock } from "../platform/clock.ts";
-import { type Verify, verifyCose } from "../protocol/cose-sign1.ts";
+import { verifyCose } from "../protocol/cose-sign1.ts";
 import type { CborMap } from "../protocol/deterministic-cbor.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentRequest, signEnrolmentRequest } from "../protocol/enrolment.ts";
@@ -30,14 +29,7 @@ import type { Hole } from "./journal-walk.ts";
 import type { DeviceKey } from "./keystore.ts";
 import { encodePolicy, type WalletPolicy } from "./policy.ts";
 import { Sealer } from "./sealing.ts";
-
-const spkiEd25519 = Buffer.from("302a300506032b6570032100", "hex"); // RFC 8410 §4
-
-/** Ed25519 verification by node:crypto, for keys that were vetted when they were pinned. */
-export const verifyEd25519: Verify = (publicKey, message, signature) => {
-  const key = createPublicKey({ key: Buffer.concat([spkiEd25519, publicKey]), format: "der", type: "spki" });
-  return verifySignature(null, message, key, signature);
-};
+import { verifyEd25519 } from "./verification.ts";
 
 export interface Isolation {
   readonly permission: boolean;

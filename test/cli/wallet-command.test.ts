@@ -14,7 +14,7 @@ import {
 import { createConnection, createServer } from "node:net";
 import path from "node:path";
 import { after, beforeEach, test } from "node:test";
-import { walletNodeFlags } from "../../cli/ecp-wallet-serve.ts";
+import { walletNodeFlags } from "../../cli/ecp-wallet-run.ts";
 import { frameOf } from "../../platform/framed-channel.ts";
 import { encodeCbor } from "../../protocol/deterministic-cbor.ts";
 import { encodeWalletRequest, WalletRefusal } from "../../protocol/wallet-message.ts";

@@ -12,7 +12,7 @@ import {
   resolutionWhDefault,
   type WalletPolicy,
 } from "../../wallet/policy.ts";
-import { verifyEd25519 } from "../../wallet/wallet.ts";
+import { verifyEd25519 } from "../../wallet/verification.ts";
 import { meterOf, rowAt, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
 
 const policy: WalletPolicy = {

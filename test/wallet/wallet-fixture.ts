@@ -26,7 +26,8 @@ import {
 import { Journal } from "../../wallet/journal.ts";
 import { type DeviceKey, deviceKeyOf } from "../../wallet/keystore.ts";
 import { emptyPolicy, type PolicyMeter, type WalletPolicy } from "../../wallet/policy.ts";
-import { verifyEd25519, Wallet } from "../../wallet/wallet.ts";
+import { verifyEd25519 } from "../../wallet/verification.ts";
+import { Wallet } from "../../wallet/wallet.ts";
 
 export const sha256: Sha256 = (bytes) => Uint8Array.from(createHash("sha256").update(bytes).digest());
 
