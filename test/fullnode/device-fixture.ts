@@ -1,5 +1,5 @@
 /** A device for tests: signs records, events and enrolment requests with node:crypto, as a wallet would. */
-import { createHash, generateKeyPairSync, type KeyObject, sign, verify } from "node:crypto";
+import { createHash, generateKeyPairSync, type KeyObject, randomBytes, verify } from "node:crypto";
 import { digestOf, type Sha256 } from "../../protocol/cose-sign1.ts";
 import { signEnrolmentRequest } from "../../protocol/enrolment.ts";
 import { didKeyOf, kidOf, multibaseOf } from "../../protocol/public-key.ts";
@@ -14,6 +14,7 @@ import {
   type Row,
   signRecord,
 } from "../../protocol/record.ts";
+import { nodeKey, type TestKey } from "../vectors/signature-suite.ts";
 
 export const sha256: Sha256 = (bytes) => Uint8Array.from(createHash("sha256").update(bytes).digest());
 
@@ -27,27 +28,28 @@ export interface SealedRecord {
 export const firstTimeS = 1_700_000_000;
 
 export class DeviceFixture {
+  /** The key of its name. */
   readonly publicKey: Uint8Array;
   readonly name: string;
   readonly did: string;
   readonly kid: Uint8Array;
-  readonly #privateKey: KeyObject;
+  /** The key that signs now. */
+  key: TestKey;
   epoch: number;
   sequence = 0;
   /** Digest of the last record sealed. */
   digest: Uint8Array | undefined;
 
-  constructor(epoch = 0x1234_5678) {
-    const { publicKey, privateKey } = generateKeyPairSync("ed25519");
-    this.#privateKey = privateKey;
-    this.publicKey = Uint8Array.from(publicKey.export({ format: "der", type: "spki" }).subarray(-32));
+  constructor(epoch = 0x1234_5678, key: TestKey = nodeKey(randomBytes(32))) {
+    this.key = key;
+    this.publicKey = key.publicKey;
     this.name = multibaseOf(this.publicKey);
     this.did = didKeyOf(this.publicKey);
     this.kid = kidOf(this.publicKey, sha256);
     this.epoch = epoch;
   }
 
-  sign = (message: Uint8Array): Uint8Array => sign(null, message, this.#privateKey);
+  sign = (message: Uint8Array): Uint8Array => this.key.sign(message);
 
   request(): Uint8Array {
     const share = Uint8Array.from(
@@ -96,7 +98,7 @@ export class DeviceFixture {
 
   /** Seals any content and makes it the tail of the chain. */
   seal(content: RecordContent): SealedRecord {
-    const bytes = signRecord(content, this.sign, this.kid);
+    const bytes = signRecord(content, this.sign, kidOf(this.key.publicKey, sha256));
     const { cose } = decodeRecord(bytes, sha256);
     const digest = digestOf(cose, sha256);
     this.sequence = content.sequence;

@@ -5,8 +5,9 @@ import path from "node:path";
 import { test } from "node:test";
 import { decodeCbor } from "../../protocol/deterministic-cbor.ts";
 import { Refusal } from "../../protocol/refusal.ts";
-import { type Vector, vectorFiles } from "../vectors/generate.ts";
+import { vectorFiles } from "../vectors/generate.ts";
 import { bytesOf } from "../vectors/signature-suite.ts";
+import type { Vector } from "../vectors/vector.ts";
 import { looseEnds, matches, parseCddl } from "./cddl.ts";
 
 const rules = parseCddl(readFileSync(path.join(import.meta.dirname, "../../protocol/ecp.cddl"), "utf8"));

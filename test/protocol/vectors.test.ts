@@ -17,16 +17,9 @@ import { didKeyOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../proto
 import { decodeReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord, encodeRecordPayload } from "../../protocol/record.ts";
 import { Refusal, refusalSentences } from "../../protocol/refusal.ts";
-import {
-  cborJsonOf,
-  fileText,
-  jsonOf,
-  type Vector,
-  type VectorFile,
-  vectorFiles,
-  vectorsFolder,
-} from "../vectors/generate.ts";
+import { fileText, vectorFiles, vectorsFolder } from "../vectors/generate.ts";
 import { bytesOf, hexOf, nobleKey, nobleVerify, nodeKey, nodeVerify, sha256 } from "../vectors/signature-suite.ts";
+import { cborJsonOf, jsonOf, type Vector, type VectorFile } from "../vectors/vector.ts";
 
 function read(name: string): readonly Vector[] {
   return (JSON.parse(readFileSync(path.join(vectorsFolder, name), "utf8")) as VectorFile).vectors;
