@@ -124,7 +124,9 @@ function readRanges(value: CborValue | undefined, through: number): ReceiptRange
 
 /** In any order, and they may overlap: two wallets of one key may have sent records of the same sequences. */
 function readKept(value: CborValue): ReceiptRange[] {
-  return asArray(value, "kept", receiptKeptMax).map((item) => readRange(item, 1));
+  const runs = asArray(value, "kept", receiptKeptMax).map((item) => readRange(item, 1));
+  if (runs.length === 0) throw new Refusal("bad-field", "kept names a run, or is absent");
+  return runs;
 }
 
 function readRange(item: CborValue, lowest: number): ReceiptRange {

@@ -34,7 +34,7 @@ export interface Row {
 export type RecordEvent = readonly [code: number, ...parameters: (number | string | Uint8Array)[]];
 
 export const eventCodes = {
-  /** [software id, policy digest of 32 bytes] */
+  /** [software id, policy digest of 32 bytes]; with the counter of a TPM as third where there is one */
   started: 1,
   /** [] */
   stopped: 2,
@@ -45,7 +45,7 @@ export const eventCodes = {
    * fourth where the generation that begins is a boot whose clock is not set
    */
   clockStepped: 4,
-  /** [meter, reason] */
+  /** [meter, reason, number of the installation that begins] */
   meterReplaced: 5,
   /** [meter, code] */
   registerWentBack: 6,

@@ -69,8 +69,9 @@ export function rotationIn(
   if (content.kind !== "event") return undefined;
   const [event, second] = content.events.filter(([code]) => code === eventCodes.keyRotated);
   if (event === undefined) return undefined;
-  const [, bytes] = event;
-  if (second !== undefined || !(bytes instanceof Uint8Array)) throw new Refusal("bad-field", "not one certificate");
+  const [, bytes, ...rest] = event;
+  if (second !== undefined || rest.length > 0 || !(bytes instanceof Uint8Array))
+    throw new Refusal("bad-field", "not one certificate");
   const cose = decodeCose(bytes, contentTypes.rotation, certificateBytesMax);
   const certificate = readCertificate(cose.payload);
   vetPublicKey(certificate.publicKey);
@@ -109,9 +110,12 @@ function readCertificate(bytes: Uint8Array): RotationCertificate {
   const payload = asMap(decodeCbor(bytes, certificateBytesMax), "certificate");
   const version = asInteger(payload.get(1), "version", 0, uint32Max);
   if (version !== rotationVersion) throw new Refusal("unsupported-version", `${version}`);
+  const epoch = asInteger(payload.get(3), "epoch", 0, uint32Max);
+  // Two keys in one epoch: nobody could tell whose a record is.
+  if (payload.get(6) === epoch) throw new Refusal("bad-field", "the next epoch is the one that ends");
   return {
     device: asBytes(payload.get(2), "device", kidBytes),
-    epoch: asInteger(payload.get(3), "epoch", 0, uint32Max),
+    epoch,
     sequence: asInteger(payload.get(4), "sequence", 1, uint32Max),
     previous: asBytes(payload.get(5), "previous", previousBytes),
     nextEpoch: asInteger(payload.get(6), "next epoch", 0, uint32Max),

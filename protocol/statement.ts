@@ -76,11 +76,13 @@ function readStatement(bytes: Uint8Array): Statement {
   const clockState = payload.get(10);
   const registers = asArray(payload.get(6), "registers", codesMax).map((item) => {
     const [code, stand, rise] = asArray(item, "register", 3);
-    return {
+    const register = {
       code: asInteger(code, "code", 1, codeMax),
       stand: asInteger(stand, "stand", -valueMax, valueMax),
-      rise: asInteger(rise, "rise", 0, valueMax),
+      rise: asInteger(rise, "rise", 0, 2 * valueMax),
     };
+    if (register.stand - register.rise < -valueMax) throw new Refusal("bad-field", "a stand below ±(2^52-1) at first");
+    return register;
   });
   if (registers.length === 0 || registers.some(({ code }, i) => i > 0 && code <= (registers[i - 1]?.code ?? 0)))
     throw new Refusal("bad-field", "registers ascend by code, and there is one at least");

@@ -187,7 +187,7 @@ export function matches(rules: ReadonlyMap<string, Type>, type: Type, value: Val
       return matches(rules, type.of, value) && matches(rules, type.size, length);
     }
     case "cbor":
-      return value instanceof Uint8Array && matches(rules, type.content, decodeCbor(value));
+      return value instanceof Uint8Array && matches(rules, type.content, decodeMessage(value));
     case "tag":
       return isTagged(value) && value.tag === type.tag && matches(rules, type.content, value.value);
     case "map":
@@ -197,6 +197,11 @@ export function matches(rules: ReadonlyMap<string, Type>, type: Type, value: Val
     case "group":
       throw new Error("CDDL: a group stands where a type was expected");
   }
+}
+
+/** One data item, or a message behind tag 18, which nothing else may have. */
+export function decodeMessage(bytes: Uint8Array): Value {
+  return bytes[0] === 0xd2 ? { tag: 18, value: decodeCbor(bytes.subarray(1)) } : decodeCbor(bytes);
 }
 
 function isTagged(value: Value): value is Tagged {

@@ -11,6 +11,8 @@ import { clockStateLetters, hasValues, statusLetters, statusSentences } from "..
 import { receiptBytesMax } from "../../protocol/receipt.ts";
 import { eventCodes, type ReadingContent, recordBytesMax, signRecord } from "../../protocol/record.ts";
 import { refusalSentences } from "../../protocol/refusal.ts";
+import { certificateBytesMax } from "../../protocol/rotation.ts";
+import { statementBytesMax } from "../../protocol/statement.ts";
 import {
   energyRows,
   exportWh,
@@ -100,7 +102,14 @@ test("event codes are those of record.ts", () => {
 });
 
 test("content types and limits are those of the code", () => {
-  const limits = [recordBytesMax, receiptBytesMax, enrolmentBytesMax, enrolmentBytesMax];
+  const limits = [
+    recordBytesMax,
+    receiptBytesMax,
+    enrolmentBytesMax,
+    enrolmentBytesMax,
+    statementBytesMax,
+    certificateBytesMax,
+  ];
   const stated = [...section("content-types").matchAll(/^\| (\d+) \|.*\| ([\d,]+) bytes \|/gm)];
   assert.deepEqual(
     stated.map(([, type]) => Number(type)),

@@ -13,10 +13,12 @@ import {
 } from "../../protocol/cose-sign1.ts";
 import { decodeCbor, encodeCbor, equalBytes } from "../../protocol/deterministic-cbor.ts";
 import { openEnrolmentAnswer, openEnrolmentRequest } from "../../protocol/enrolment.ts";
-import { didKeyOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../protocol/public-key.ts";
+import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../protocol/public-key.ts";
 import { decodeReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord, encodeRecordPayload } from "../../protocol/record.ts";
 import { Refusal, refusalSentences } from "../../protocol/refusal.ts";
+import { rotationIn } from "../../protocol/rotation.ts";
+import { decodeStatement } from "../../protocol/statement.ts";
 import { fileText, vectorFiles, vectorsFolder } from "../vectors/generate.ts";
 import { bytesOf, hexOf, nobleKey, nobleVerify, nodeKey, nodeVerify, sha256 } from "../vectors/signature-suite.ts";
 import { cborJsonOf, jsonOf, type Vector, type VectorFile } from "../vectors/vector.ts";
@@ -28,6 +30,21 @@ function read(name: string): readonly Vector[] {
 /** What a message means as the vectors state it; throws Refusal, also when its signature does not hold. */
 type Open = (bytes: Uint8Array, key: Uint8Array, verify: Verify) => unknown;
 
+const openRecord: Open = (bytes, key, verify) => {
+  const { cose, content, digest } = decodeRecord(bytes, sha256);
+  verifyCose(cose, key, verify);
+  return { digest, content };
+};
+const openReceipt: Open = (bytes, key, verify) => {
+  const { cose, content } = decodeReceipt(bytes);
+  verifyCose(cose, key, verify);
+  return { content };
+};
+const openRequest: Open = (bytes, _key, verify) => {
+  const { request, digest } = openEnrolmentRequest(bytes, verify, sha256);
+  return { digest, content: request };
+};
+
 const signed: { readonly [file: string]: Open } = {
   "cose-sign1.json": (bytes, key, verify) => {
     const cose = decodeCose(bytes, contentTypes.record);
@@ -35,19 +52,21 @@ const signed: { readonly [file: string]: Open } = {
     const { algorithm, contentType, payload, kid } = cose;
     return { contentType, payload, digest: digestOf(cose, sha256), algorithm, kid: kid ?? null };
   },
-  "record.json": (bytes, key, verify) => {
-    const { cose, content, digest } = decodeRecord(bytes, sha256);
+  "record.json": openRecord,
+  "receipt.json": openReceipt,
+  "enrolment-request.json": openRequest,
+  "record-epochs.json": openRecord,
+  "rotation.json": (bytes, key, verify) => {
+    const record = decodeRecord(bytes, sha256);
+    verifyCose(record.cose, key, verify);
+    return { certificate: rotationIn(record, kidOf(key, sha256), verify) };
+  },
+  "enrolment-rotated.json": openRequest,
+  "receipt-kept.json": openReceipt,
+  "statement.json": (bytes, key, verify) => {
+    const { cose, content, digest } = decodeStatement(bytes, sha256);
     verifyCose(cose, key, verify);
     return { digest, content };
-  },
-  "receipt.json": (bytes, key, verify) => {
-    const { cose, content } = decodeReceipt(bytes);
-    verifyCose(cose, key, verify);
-    return { content };
-  },
-  "enrolment-request.json": (bytes, _key, verify) => {
-    const { request, digest } = openEnrolmentRequest(bytes, verify, sha256);
-    return { digest, content: request };
   },
   "enrolment-answer.json": (bytes, _key, verify) => ({ content: openEnrolmentAnswer(bytes, verify) }),
 };
@@ -122,7 +141,7 @@ for (const [name, open] of Object.entries(signed))
 
 test("record vectors are encoded from their meaning to the same payload", () => {
   let count = 0;
-  for (const vector of read("record.json").filter((item) => item.expect === "ok")) {
+  for (const vector of [...read("record.json"), ...read("record-epochs.json")].filter((item) => item.expect === "ok")) {
     const { cose, content } = decodeRecord(hexBytes(vector), sha256);
     if (vector.name.includes("not known")) continue;
     assert.equal(hexOf(encodeRecordPayload(content)), hexOf(cose.payload), vector.name);

@@ -5,9 +5,16 @@ import path from "node:path";
 import { cborVectors } from "./cbor-vectors.ts";
 import { coseVectors } from "./cose-vectors.ts";
 import { enrolmentAnswerVectors, enrolmentRequestVectors } from "./enrolment-vectors.ts";
+import {
+  epochEventVectors,
+  keptReceiptVectors,
+  rotatedRequestVectors,
+  rotationVectors,
+} from "./epoch-vectors.ts";
 import { didKeyVectors, publicKeyVectors, signatureVectors } from "./key-vectors.ts";
 import { receiptVectors } from "./receipt-vectors.ts";
 import { recordVectors } from "./record-vectors.ts";
+import { statementVectors } from "./statement-vectors.ts";
 import { type VectorFile } from "./vector.ts";
 
 const ours = "this project: test/vectors/generate.ts";
@@ -34,6 +41,20 @@ export function vectorFiles(): ReadonlyMap<string, VectorFile> {
       "enrolment-answer.json",
       { about: "Enrolment answers: openEnrolmentAnswer", source: ours, vectors: enrolmentAnswerVectors() },
     ],
+    [
+      "record-epochs.json",
+      { about: "Sealed records: events of keys and epochs", source: ours, vectors: epochEventVectors() },
+    ],
+    [
+      "rotation.json",
+      { about: "Records with a rotation: decodeRecord, verifyCose, rotationIn", source: ours, vectors: rotationVectors() },
+    ],
+    [
+      "enrolment-rotated.json",
+      { about: "Enrolment requests of rotated keys", source: ours, vectors: rotatedRequestVectors() },
+    ],
+    ["receipt-kept.json", { about: "Receipts that name what they keep", source: ours, vectors: keptReceiptVectors() }],
+    ["statement.json", { about: "Period statements: decodeStatement", source: ours, vectors: statementVectors() }],
     [
       "did-key.json",
       {
