@@ -4,6 +4,7 @@
 # control holds two little-endian integers of 32 bits: whether to record, and how many answers the application has given so far.
 # When recording begins, the disk goes to `base`. From then on each request is one entry in `log`: type (1 write, 2 flush), 3 bytes of
 # nothing, the answers given when it came, offset (64 bits), length (32 bits), 4 bytes of nothing, then the bytes.
+import io
 import mmap
 import struct
 
@@ -33,7 +34,7 @@ def config_complete():
 def get_ready():
     global disk, control
     disk = bytearray(int(parameters["size"]))
-    with open(parameters["control"], "r+b") as file:
+    with io.open(parameters["control"], "r+b") as file:
         control = mmap.mmap(file.fileno(), 8)
 
 
@@ -59,9 +60,9 @@ def record(kind, offset, data):
     if not recording:
         return
     if log is None:
-        with io_open(parameters["base"], "wb") as file:
+        with io.open(parameters["base"], "wb") as file:
             file.write(disk)
-        log = io_open(parameters["log"], "wb", 0)
+        log = io.open(parameters["log"], "wb", 0)
     log.write(struct.pack("<B3xIQI4x", kind, answers, offset, len(data)) + bytes(data))
 
 
@@ -73,5 +74,3 @@ def pwrite(h, buf, offset, flags):
 def flush(h, flags):
     record(2, 0, b"")
 
-
-from io import open as io_open  # noqa: E402  (the plugin's own open() hides the built-in one)
