@@ -1,7 +1,7 @@
 /**
  * Power cuts: a wallet seals on an ext4 whose disk records each write and flush; then the disks that a cut could have left are made,
  * mounted, and the wallet is started on them. No acknowledged seal may be lost, no sequence may come back with other bytes, and
- * the ring must open. Control: the same load on SQLite in its default mode, and on a log that nobody syncs.
+ * the ring must open. Control: the same load on SQLite in its default mode, and on a log that is synced now and then.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

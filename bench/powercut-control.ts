@@ -1,5 +1,5 @@
 /** The peers of the power cuts: engines that are known to lose what they acknowledged, and how many rows of theirs survive. */
-import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
@@ -37,13 +37,18 @@ const sqliteDelete: ControlEngine = {
   },
 };
 
-/** A file that grows, and that nobody syncs. */
-const unsyncedLog: ControlEngine = {
-  name: "unsyncedLog",
+const rowsPerSync = 40;
+
+/** A file that grows and is synced now and then, as a broker's autosave does, with the answers given before. */
+const lazilySyncedLog: ControlEngine = {
+  name: "lazilySyncedLog",
   open(folder) {
     const descriptor = openSync(path.join(folder, "rows.log"), "a");
     return {
-      write: (row) => void writeSync(descriptor, `${row}`.padEnd(rowBytes - 1).concat("\n")),
+      write: (row) => {
+        writeSync(descriptor, `${row}`.padEnd(rowBytes - 1).concat("\n"));
+        if (row % rowsPerSync === 0) fsyncSync(descriptor);
+      },
       close: () => closeSync(descriptor),
     };
   },
@@ -55,4 +60,4 @@ const unsyncedLog: ControlEngine = {
   },
 };
 
-export const controlEngines: readonly ControlEngine[] = [sqliteDelete, unsyncedLog];
+export const controlEngines: readonly ControlEngine[] = [sqliteDelete, lazilySyncedLog];
