@@ -3,15 +3,17 @@ import { quantityOfCode } from "../protocol/quantity.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import type { ReadingContent, Row } from "../protocol/record.ts";
 import type { LastRow, PendingRow, RegisterStand } from "./journal-body.ts";
+import type { Place } from "./journal-epochs.ts";
 
 /** Rows kept a meter and plan: an agent's second try is answered without reading the ring. */
 const recentRowsMax = 256;
 
-/** A row that the journal has: its values, and the sequence of its record (0 while it is pending). */
+/** A row that the journal has: its values, and epoch and sequence of its record (both 0 while it is pending). */
 export interface KnownRow {
   readonly generation: number;
   readonly row: Row;
   readonly codes: readonly number[];
+  readonly epoch: number;
   readonly sequence: number;
 }
 
@@ -42,7 +44,7 @@ export class JournalRows {
     const recent = (this.#recent.get(`${meter}/${plan}`) ?? []).filter(({ row }) => row.timeS === timeS);
     const pending = this.#pending
       .filter(({ pending: item }) => item.meter === meter && item.plan === plan && item.row.timeS === timeS)
-      .map(({ pending: { generation, row, codes } }) => ({ generation, row, codes, sequence: 0 }));
+      .map(({ pending: { generation, row, codes } }) => ({ generation, row, codes, epoch: 0, sequence: 0 }));
     return [...recent, ...pending].reverse();
   }
 
@@ -53,19 +55,19 @@ export class JournalRows {
 
   addRecord(content: ReadingContent): void {
     this.#pending = this.#pending.filter(({ pending }) => !isRowOf(pending, content));
-    for (const row of content.rows) this.#remember(content, content.generation, row, content.sequence);
+    for (const row of content.rows) this.#remember(content, content.generation, row, content);
   }
 
   addPending(pending: PendingRow, commit: number): void {
     this.#pending.push({ commit, pending });
-    this.#remember(pending, pending.generation, pending.row, 0);
+    this.#remember(pending, pending.generation, pending.row, { epoch: 0, sequence: 0 });
   }
 
-  #remember(of: RowOrigin, generation: number, row: Row, sequence: number): void {
+  #remember(of: RowOrigin, generation: number, row: Row, { epoch, sequence }: Place): void {
     const key = `${of.meter}/${of.plan}`;
     const rows = this.#recent.get(key) ?? [];
     this.#recent.set(key, rows);
-    const known = { generation, row, codes: of.codes, sequence };
+    const known = { generation, row, codes: of.codes, epoch, sequence };
     const pending = rows.findLastIndex((item) => item.row.timeS === row.timeS && item.generation === generation);
     if (pending >= 0) rows[pending] = known;
     else rows.push(known);

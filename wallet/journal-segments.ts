@@ -1,8 +1,8 @@
-/** The segments in use and what can be read back from them: records by sequence, rows by their time. */
+/** The segments in use and what can be read back from them: records by their place in the chain, rows by their time. */
 import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { Sha256 } from "../protocol/cose-sign1.ts";
-import { decodeRecord } from "../protocol/record.ts";
+import { decodeRecord, type RecordContent } from "../protocol/record.ts";
 import { blockBytes, commitBlocksMax, isBlank, readCommit } from "./journal-block.ts";
 import { decodeBody } from "./journal-body.ts";
 import type { JournalRing } from "./journal-ring.ts";
@@ -18,13 +18,16 @@ export interface SegmentSpan {
   readonly segment: number;
   readonly generation: number;
   readonly firstCommit: number;
+  /** Epoch of the first commit, and the sequence of its first record, or the next one where it has none. */
+  readonly epoch: number;
   readonly firstSequence: number;
 }
 
 interface Loaded {
   readonly firstCommit: number;
+  /** By ordinal, see journal-epochs.ts. */
   readonly records: Map<number, Uint8Array>;
-  /** Sequences by meter, plan and time of their rows; made by the first search. */
+  /** Ordinals by meter, plan and time of their rows; made by the first search. */
   rows?: Map<string, number[]>;
 }
 
@@ -59,8 +62,8 @@ export function findSpans(ring: JournalRing): SegmentSpan[] {
   for (let segment = 0; segment < ring.segments; segment++) {
     const header = firstCommit(ring, segment);
     if (header?.segment !== segment) continue;
-    const { generation, commitNumber, firstSequence } = header;
-    spans.push({ segment, generation, firstCommit: commitNumber, firstSequence });
+    const { generation, commitNumber, epoch, firstSequence } = header;
+    spans.push({ segment, generation, firstCommit: commitNumber, epoch, firstSequence });
   }
   return spans.sort((a, b) => a.firstCommit - b.firstCommit);
 }
@@ -77,27 +80,29 @@ function firstCommit(ring: JournalRing, segment: number): ReturnType<typeof firs
 
 export class JournalSegments {
   readonly #ring: JournalRing;
+  readonly #ordinalOf: (epoch: number, sequence: number) => number;
   readonly #loaded = new Map<number, Loaded>();
   readonly #filters = new Map<number, { firstCommit: number; filter: RowFilter }>();
 
-  constructor(ring: JournalRing) {
+  constructor(ring: JournalRing, ordinalOf: (epoch: number, sequence: number) => number) {
     this.#ring = ring;
+    this.#ordinalOf = ordinalOf;
   }
 
-  /** The records of a segment by sequence. Those of the newest one stay up to date through {@link added}. */
+  /** The records of a segment by ordinal. Those of the newest one stay up to date through {@link added}. */
   records(span: SegmentSpan): Map<number, Uint8Array> {
     return this.#load(span).records;
   }
 
   /** A record was appended to this segment. */
-  added(span: SegmentSpan, sequence: number, bytes: Uint8Array): void {
+  added(span: SegmentSpan, ordinal: number, bytes: Uint8Array, content: RecordContent): void {
     const loaded = this.#loaded.get(span.segment);
     if (loaded?.firstCommit === span.firstCommit) {
-      loaded.records.set(sequence, bytes);
-      if (loaded.rows) indexRows(loaded.rows, sequence, bytes);
+      loaded.records.set(ordinal, bytes);
+      if (loaded.rows) indexRows(loaded.rows, ordinal, content);
     }
     const known = this.#filters.get(span.segment);
-    if (known?.firstCommit === span.firstCommit) for (const key of rowKeys(bytes)) known.filter.add(key);
+    if (known?.firstCommit === span.firstCommit) for (const key of rowKeys(content)) known.filter.add(key);
   }
 
   /** Rows in records of this meter, plan and time, newest first. */
@@ -106,11 +111,11 @@ export class JournalSegments {
     for (const span of spans.toReversed()) {
       if (!this.#filterOf(span).mayHold(key)) continue;
       const loaded = this.#load(span);
-      for (const sequence of (this.#rowsOf(loaded).get(key) ?? []).toReversed()) {
-        const { content } = decodeRecord(loaded.records.get(sequence) as Uint8Array, sha256);
+      for (const ordinal of (this.#rowsOf(loaded).get(key) ?? []).toReversed()) {
+        const { content } = decodeRecord(loaded.records.get(ordinal) as Uint8Array, sha256);
         if (content.kind !== "reading") continue;
-        for (const row of content.rows)
-          if (row.timeS === timeS) yield { generation: content.generation, row, codes: content.codes, sequence };
+        const { generation, codes, epoch, sequence } = content;
+        for (const row of content.rows) if (row.timeS === timeS) yield { generation, row, codes, epoch, sequence };
       }
     }
   }
@@ -124,9 +129,9 @@ export class JournalSegments {
     }
     const records = new Map<number, Uint8Array>();
     // The records of one commit follow each other by one.
-    for (const commit of walkSegment(this.#ring.read(span.segment), span.segment, span.generation).commits)
-      for (const [index, bytes] of decodeBody(commit.body).records.entries())
-        records.set(commit.header.firstSequence + index, bytes);
+    for (const { header, body } of walkSegment(this.#ring.read(span.segment), span.segment, span.generation).commits)
+      for (const [index, bytes] of decodeBody(body).records.entries())
+        records.set(this.#ordinalOf(header.epoch, header.firstSequence + index), bytes);
     for (const old of this.#loaded.keys()) if (this.#loaded.size >= loadedMax) this.#loaded.delete(old);
     const loaded = { firstCommit: span.firstCommit, records };
     this.#loaded.set(span.segment, loaded);
@@ -136,7 +141,7 @@ export class JournalSegments {
   #rowsOf(loaded: Loaded): Map<string, number[]> {
     if (loaded.rows) return loaded.rows;
     const rows = new Map<string, number[]>();
-    for (const [sequence, bytes] of loaded.records) indexRows(rows, sequence, bytes);
+    for (const [ordinal, bytes] of loaded.records) indexRows(rows, ordinal, decodeRecord(bytes, sha256).content);
     loaded.rows = rows;
     return rows;
   }
@@ -151,16 +156,15 @@ export class JournalSegments {
   }
 }
 
-function indexRows(rows: Map<string, number[]>, sequence: number, bytes: Uint8Array): void {
-  for (const key of rowKeys(bytes)) {
-    const sequences = rows.get(key);
-    if (sequences) sequences.push(sequence);
-    else rows.set(key, [sequence]);
+function indexRows(rows: Map<string, number[]>, ordinal: number, content: RecordContent): void {
+  for (const key of rowKeys(content)) {
+    const ordinals = rows.get(key);
+    if (ordinals) ordinals.push(ordinal);
+    else rows.set(key, [ordinal]);
   }
 }
 
 /** Meter, plan and time of each row in a record. */
-function rowKeys(bytes: Uint8Array): string[] {
-  const { content } = decodeRecord(bytes, sha256);
+function rowKeys(content: RecordContent): string[] {
   return content.kind === "reading" ? content.rows.map(({ timeS }) => `${content.meter}/${content.plan}/${timeS}`) : [];
 }

@@ -2,126 +2,108 @@
  * The journal: the only durable thing on the device. Sequence, chain, idempotency and the released position are what its
  * own tail says; no second file can disagree with it. See wallet/README.md for the format and its recovery.
  */
-import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
-import { dirname } from "node:path";
-import { syncFolder } from "../platform/durable-file.ts";
 import { type DecodedRecord, decodeRecord, eventCodes } from "../protocol/record.ts";
 import { WalletRefusal } from "../protocol/wallet-message.ts";
-import { blockBytes, type CommitHeader, commitBlocksMax, encodeCommit, fillerBlock, isBlank } from "./journal-block.ts";
 import {
   type CommitBody,
   commitRecordsMax,
   decodeBody,
-  encodeBody,
+  type HistoryState,
   type JournalState,
   type LastRow,
   type PendingRow,
 } from "./journal-body.ts";
-import { JournalError, JournalRing, segmentBlocksDefault } from "./journal-ring.ts";
+import { createJournal } from "./journal-creation.ts";
+import { epochsMax, type JournalEpoch, JournalEpochs, type Place, type SequenceRange } from "./journal-epochs.ts";
+import { JournalHistory } from "./journal-history.ts";
+import { readTail, walkSpan } from "./journal-recovery.ts";
+import { JournalRelease } from "./journal-release.ts";
+import { JournalError, JournalRing } from "./journal-ring.ts";
 import { JournalRows, type KnownRow } from "./journal-rows.ts";
 import { findSpans, JournalSegments, type SegmentSpan, sha256 } from "./journal-segments.ts";
-import {
-  type Commit,
-  commitHash,
-  generationOf,
-  type Hole,
-  touchedFrom,
-  unwholeFrom,
-  type Walk,
-  walkSegment,
-} from "./journal-walk.ts";
-
-/** Blocks at a segment's end that only a released position is written to: it is on disk before what it releases goes. */
-const reserveBlocks = 1;
-
-/** Sequences, both ends included, that may have been used for records which are not there any more. */
-export interface LostSequences {
-  readonly first: number;
-  readonly last: number;
-}
+import { JournalTail } from "./journal-tail.ts";
+import type { Commit, Hole, Walk } from "./journal-walk.ts";
 
 export interface NewRecord {
   readonly bytes: Uint8Array;
   readonly decoded: DecodedRecord;
 }
 
-const emptyState: JournalState = {
-  nextSequence: 1,
-  lastDigest: new Uint8Array(32),
-  generation: 0,
-  lastRows: [],
-  oldestPendingCommit: 0,
-};
-
 export class Journal {
-  readonly epoch: number;
-  /** What opening found to be voided: sequences that a spoilt write at the tail may have taken. */
-  readonly lost: LostSequences | undefined;
   readonly #ring: JournalRing;
+  readonly #epochs = new JournalEpochs();
   readonly #segments: JournalSegments;
   readonly #rows = new JournalRows();
-  /** Oldest first; the last one is being written. */
-  #spans: SegmentSpan[];
-  #nextBlock = 0;
-  #commitNumber = 0;
-  #lastHash: Uint8Array = emptyState.lastDigest;
-  #nextSequence = emptyState.nextSequence;
-  #lastDigest = emptyState.lastDigest;
-  #generation = emptyState.generation;
-  #released = { epoch: 0, through: 0 };
-  #receipt: Uint8Array | undefined;
-  #receiptWritten = true;
+  readonly #history = new JournalHistory();
+  readonly #release = new JournalRelease();
+  readonly #tail: JournalTail;
+  #lastDigest: Uint8Array = new Uint8Array(32);
+  #generation = 0;
+  #lost: SequenceRange | undefined;
   /** A spoilt write lies at the beginning of the next segment: the commit that voids it must cover it. */
   #spoiltAhead = false;
+  /** Ordinal up to which the next append drops what is not released. */
+  #dropping: number | undefined;
+  /** The same as a tail says whose next commit, with the events about it, is not on disk, or not whole. */
+  #dropAnnounced: Place | undefined;
 
-  /** Makes ring and first commit. Needs fsync: not under Node's permission model. */
-  static create(folder: string, epoch: number, segments: number, segmentBlocks = segmentBlocksDefault): void {
-    if (existsSync(folder)) throw new JournalError(`${folder} is there already; it was left as it is`);
-    const aside = `${folder}.new`;
-    rmSync(aside, { recursive: true, force: true }); // of a creation that was cut short
-    mkdirSync(aside, { mode: 0o700 });
-    JournalRing.preallocate(aside, segments, segmentBlocks);
-    const ring = JournalRing.open(aside);
-    const body = encodeBody({ records: [], pendingRows: [], state: emptyState });
-    const header = { segment: 0, generation: 1, block: 0, commitNumber: 0, records: 0, pendingRows: 0, epoch };
-    const rest = { firstSequence: 1, releasedEpoch: epoch, releasedThrough: 0, previousHash: new Uint8Array(32) };
-    ring.write(0, 0, encodeCommit({ ...header, ...rest }, body));
-    ring.close();
-    renameSync(aside, folder);
-    syncFolder(dirname(folder));
-  }
+  /** Makes a journal, see journal-creation.ts. */
+  static readonly create = createJournal;
 
   /** Opens a journal and recovers what its tail says. Throws {@link JournalError}. */
   constructor(folder: string) {
     this.#ring = JournalRing.open(folder);
-    this.#segments = new JournalSegments(this.#ring);
-    this.#spans = findSpans(this.#ring);
-    const walk = this.#walkTail();
-    const last = walk.commits.at(-1) as Commit;
-    this.epoch = last.header.epoch;
-    this.#commitNumber = last.header.commitNumber + 1;
-    this.#lastHash = last.hash;
-    this.#released = { epoch: last.header.releasedEpoch, through: last.header.releasedThrough };
-    this.#nextBlock = walk.nextBlock;
-    const ahead = this.#spoiltBlocksAhead(walk.nextBlock - walk.spoiltBlocks);
+    this.#segments = new JournalSegments(this.#ring, (epoch, sequence) => this.#epochs.ordinalOf(epoch, sequence));
+    this.#tail = new JournalTail(this.#ring, findSpans(this.#ring));
+    const walk = readTail(this.#ring, this.#spans, {
+      older: (commit) => this.#applyOlder(commit),
+      state: (state, epoch) => this.#applyState(state, epoch),
+      commit: (commit) => this.#applyCommit(commit),
+    });
+    this.#tail.continueBehind(walk);
+    const { header } = walk.commits.at(-1) as Commit;
+    this.#release.setPosition(this.#positionOf({ epoch: header.releasedEpoch, sequence: header.releasedThrough }));
+    this.#forgetEpochs();
+    // What lets a segment go is on disk before the segment is overwritten: else it was not touched.
+    const mayBeTouched = this.#dropAnnounced !== undefined || this.#nextIsFree();
+    const ahead = mayBeTouched ? this.#tail.spoiltBlocksAhead(walk.nextBlock - walk.spoiltBlocks) : 0;
     this.#spoiltAhead = ahead > 0;
     // Later commits may tell of sequences whose records lie in a hole; and each spoilt block may have held a commit.
-    const told = Math.max(this.#nextSequence, last.header.firstSequence + last.header.records);
+    const told = Math.max(this.nextSequence, header.firstSequence + header.records);
     const end = told + (walk.spoiltBlocks + ahead) * commitRecordsMax;
-    this.lost = end > this.#nextSequence ? { first: this.#nextSequence, last: end - 1 } : undefined;
+    this.#lost = end > this.nextSequence ? { first: this.nextSequence, last: end - 1 } : undefined;
   }
 
-  get nextSequence(): number {
-    return this.#nextSequence;
+  /** The running epoch. */
+  get epoch(): number {
+    return this.#epochs.running;
   }
+  /** Epochs with records in the ring, oldest first, the running one last. */
+  get epochs(): readonly JournalEpoch[] {
+    const oldest = this.#oldestOrdinal;
+    return this.#epochs.all.map(({ epoch, base }) => {
+      const { first, last } = this.#epochs.extentOf(epoch) as SequenceRange;
+      const through = Math.min(this.#release.releasedFrom(first), last) - base;
+      return { epoch, first: Math.max(first, oldest) - base, through, last: last - base };
+    });
+  }
+  get nextSequence(): number {
+    return this.#epochs.nextSequence;
+  }
+  /** Digest of the newest record, of whatever epoch; zeros before the first. */
   get lastDigest(): Uint8Array {
     return this.#lastDigest;
   }
   get generation(): number {
     return this.#generation;
   }
+  /** Of the running epoch. */
   get releasedThrough(): number {
-    return this.#released.epoch === this.epoch ? this.#released.through : 0;
+    return (this.epochs.at(-1) as JournalEpoch).through;
+  }
+  /** The receipt that the released position rests on. */
+  get receipt(): Uint8Array | undefined {
+    return this.#release.receipt;
   }
   /** Oldest first. */
   get pendingRows(): readonly PendingRow[] {
@@ -134,14 +116,39 @@ export class Journal {
   get segmentsInUse(): number {
     return this.#spans.filter((_, index) => !this.#isRecyclable(index)).length;
   }
+  /** Oldest sequence of the running epoch that can be read back. */
   get firstSequence(): number {
-    return this.#spans[0]?.firstSequence ?? this.#nextSequence;
+    return (this.epochs.at(-1) as JournalEpoch).first;
+  }
+  /**
+   * Sequences of the running epoch that may have been used for records which are not there any more: a spoilt write at the
+   * tail may have taken them. To be voided before anything else is sealed.
+   */
+  get lost(): SequenceRange | undefined {
+    return this.#lost;
   }
   /** Rows are still pending in the segment that is overwritten next: unless they are signed now, the ring stands still. */
   get pendingRowsInTheWay(): boolean {
-    const after = this.#spans[this.#spans.findIndex((span) => span.segment === this.#nextSegment) + 1];
+    const after = this.#spans[this.#tail.nextIndex + 1];
     const oldest = this.#rows.oldestPendingCommit;
     return after !== undefined && after !== this.#spans[0] && oldest !== undefined && oldest < after.firstCommit;
+  }
+  /** Of the newest `started`. */
+  get lastStarted(): HistoryState["lastStarted"] {
+    return this.#history.state.lastStarted;
+  }
+  /** The newest boot whose times count from it. */
+  get relative(): HistoryState["relative"] {
+    return this.#history.state.relative;
+  }
+  /** TPM counter value of the newest `started` that has one. */
+  get counter(): number | undefined {
+    return this.#history.state.counter;
+  }
+
+  /** Number of a meter's installation: 0 until it is replaced. */
+  installation(meter: number): number {
+    return this.#history.state.installations.get(meter) ?? 0;
   }
 
   lastRow(meter: number, plan: number): LastRow | undefined {
@@ -153,34 +160,59 @@ export class Journal {
    * {@link WalletRefusal} `ring-full` with nothing written; any other error means that the process must end.
    */
   append(records: readonly NewRecord[], pendingRows: readonly PendingRow[] = []): void {
+    const dropping = this.#dropping;
+    this.#dropping = undefined;
+    const { epoch, sequence } = records[0]?.decoded.content ?? { epoch: this.epoch, sequence: this.nextSequence };
+    if (epoch !== this.epoch) throw new RangeError(`a record of epoch ${epoch} in epoch ${this.epoch}`);
+    if (this.#epochs.isUnwritten && records.length === 0) throw new RangeError("an epoch begins with a record");
+    if (dropping !== undefined && !this.#areDeclared(records, dropping))
+      throw new RangeError("records are dropped by a commit that says so");
     const content = { records: records.map((record) => record.bytes), pendingRows };
-    const first = records[0]?.decoded.content.sequence ?? this.#nextSequence;
-    const receipt = this.#receiptWritten ? undefined : this.#receipt;
-    const body = encodeBody({ ...content, ...(receipt && { receipt }) });
-    const commitNumber = this.#write(content, first, body);
+    const commitNumber = this.#write(content, { epoch, sequence }, dropping);
+    this.#epochs.wereWritten();
     for (const { bytes, decoded } of records) this.#applyRecord(bytes, decoded);
     for (const pending of pendingRows) this.#rows.addPending(pending, commitNumber);
+    if (records.length > 0) this.#lost = undefined;
   }
 
   /** Leaves these sequences unused from now on: the next record is `sequence`. Lasts only once that record is appended. */
   skipTo(sequence: number): void {
-    if (sequence < this.#nextSequence) throw new RangeError("sequences are never reused");
-    this.#nextSequence = sequence;
+    if (sequence < this.nextSequence) throw new RangeError("sequences are never reused");
+    this.#epochs.continueAt(sequence);
   }
 
-  /** The records from one sequence to another, both included, as far as they are there and fit into `bytesMax`. */
-  records(from: number, to: number, bytesMax: number): [number, Uint8Array][] {
+  /** Whether the journal can take another epoch: its state holds so many at most. */
+  get canBeginEpoch(): boolean {
+    return this.#epochs.written.length < epochsMax;
+  }
+
+  /**
+   * The next append begins this epoch, with sequence 1; the chain goes on. Until then nothing on disk has changed. Throws
+   * {@link JournalError} where the ring has records of too many epochs, see {@link canBeginEpoch}.
+   */
+  beginEpoch(epoch: number): void {
+    if (epoch === this.epoch && this.#epochs.isUnwritten) return;
+    if (this.#epochs.written.some((other) => other.epoch === epoch)) throw new RangeError(`epoch ${epoch} was there`);
+    if (!this.canBeginEpoch)
+      throw new JournalError(
+        `the journal has records of ${epochsMax} epochs, and takes no more until the oldest of them are released and overwritten`,
+      );
+    this.#epochs.begin(epoch, true);
+    // A spoilt write at the tail may have been the beginning of this very epoch.
+    if (this.#lost) this.#lost = { first: 1, last: this.#lost.last - this.#lost.first + 1 };
+  }
+
+  /** The records from one sequence of an epoch to another, both included, as far as they are there and fit into `bytesMax`. */
+  records(from: number, to: number, bytesMax: number, epoch = this.epoch): [number, Uint8Array][] {
+    const extent = this.#epochs.extentOf(epoch);
+    if (extent === undefined) return [];
+    const base = extent.first - 1;
     const found: [number, Uint8Array][] = [];
     let bytes = 0;
-    const start = this.#spans.findLastIndex((span) => span.firstSequence <= from);
-    for (const span of this.#spans.slice(Math.max(0, start))) {
-      if (span.firstSequence > to) break;
-      for (const [sequence, record] of this.#segments.records(span)) {
-        if (sequence < from || sequence > to) continue;
-        bytes += record.length + 16;
-        if (bytes > bytesMax && found.length > 0) return found;
-        found.push([sequence, record]);
-      }
+    for (const [ordinal, record] of this.#recordsFrom(base + from, Math.min(base + to, extent.last))) {
+      bytes += record.length + 16;
+      if (bytes > bytesMax && found.length > 0) return found;
+      found.push([ordinal - base, record]);
     }
     return found;
   }
@@ -189,26 +221,63 @@ export class Journal {
    * A row of this meter, plan and time: one that is the `same`, of whatever clock generation, else one of the running
    * generation. The answer is the same before and after a restart, and wherever in the ring the row lies.
    */
-  findRow(meter: number, plan: number, timeS: number, same: (known: KnownRow) => boolean): KnownRow | undefined {
+  findRow(
+    meter: number,
+    plan: number,
+    timeS: number,
+    same: (known: KnownRow) => boolean,
+    generation = this.#generation,
+  ): KnownRow | undefined {
     const near = this.#rows.near(meter, plan, timeS);
     const exact = near.find(same);
     if (exact) return exact;
     const last = this.lastRow(meter, plan);
     if (last === undefined || timeS > last.latestS) return undefined;
-    let running = near.find((known) => known.generation === this.#generation);
+    let running = near.find((known) => known.generation === generation);
     for (const known of this.#segments.rowsAt(this.#spans, meter, plan, timeS)) {
       if (same(known)) return known;
-      if (known.generation === this.#generation) running ??= known;
+      if (known.generation === generation) running ??= known;
     }
     return running;
   }
 
-  /** Marks everything up to and with `through` as stored elsewhere, on the strength of a receipt that the caller verified. */
-  release(through: number, receipt: Uint8Array): void {
-    if (through <= this.releasedThrough) return;
-    this.#released = { epoch: this.epoch, through };
-    this.#receipt = receipt;
-    this.#receiptWritten = false;
+  /**
+   * Marks everything of an epoch up to and with `through` as stored elsewhere, on the strength of a receipt that the caller
+   * verified. Where an epoch before it is incomplete, it waits in memory for that.
+   */
+  release(through: number, receipt: Uint8Array, epoch = this.epoch): void {
+    this.releaseRun(epoch, 1, through, receipt);
+  }
+
+  /** Marks some records of an epoch as stored elsewhere. Waits in memory until all before them are released. */
+  releaseRun(epoch: number, from: number, to: number, receipt: Uint8Array): void {
+    const extent = this.#epochs.extentOf(epoch);
+    const base = (extent?.first ?? 1) - 1;
+    const run = { first: base + from, last: Math.min(base + to, extent?.last ?? 0) };
+    if (run.last < run.first) return;
+    this.#release.add(run, receipt, (first, last) => this.#recordsFrom(first, last).next().done === false);
+  }
+
+  /**
+   * Gives up the unreleased records of the segment that is overwritten next, for a full ring whose operator wants that. Holds
+   * for the next {@link append} only, whose records must begin with a `dropped` event for each of these ranges. Undefined
+   * where nothing can be dropped, or need be.
+   */
+  dropOldest(): readonly (SequenceRange & { readonly epoch: number })[] | undefined {
+    if (this.#nextIsFree()) return undefined;
+    const index = this.#tail.nextIndex;
+    const next = this.#spans[index + 1];
+    if (next === undefined || (this.#rows.oldestPendingCommit ?? next.firstCommit) < next.firstCommit) return undefined;
+    const announced = this.#dropAnnounced ? this.#positionOf(this.#dropAnnounced) : 0;
+    const last = Math.max(announced, index < 0 ? 0 : this.#firstOrdinal(next) - 1);
+    if (!Number.isFinite(last)) return undefined;
+    this.#dropping = last;
+    const first = this.#settledPosition + 1;
+    return this.#epochs.all.flatMap(({ epoch, base }) => {
+      const extent = this.#epochs.extentOf(epoch) as SequenceRange;
+      const range = { epoch, first: Math.max(first, extent.first) - base, last: Math.min(last, extent.last) - base };
+      return range.first <= range.last ? [range] : [];
+    });
   }
 
   /** Reads the whole ring, a segment a step and the oldest first: yields the holes of each, for a check in the background. */
@@ -216,7 +285,7 @@ export class Journal {
     let before: Commit | undefined;
     for (const span of this.#spans) {
       const isThere = this.#spans.includes(span); // the ring may have gone on since the last step
-      const walk: Walk | undefined = isThere ? this.#walk(span, before) : undefined;
+      const walk: Walk | undefined = isThere ? walkSpan(this.#ring, span, before) : undefined;
       before = walk?.commits.at(-1);
       if (walk) yield walk.holes;
     }
@@ -226,176 +295,155 @@ export class Journal {
     this.#ring.close();
   }
 
-  // ── recovery ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── what the commits say ────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Reads the newest segment, and older ones as far back as the state and pending rows ask for, and applies what they say. */
-  #walkTail(): Walk {
-    const newest = this.#spans.length - 1;
-    let first = newest;
-    while (first >= 0 && this.#stateOf(this.#spans[first] as SegmentSpan) === undefined) first--;
-    const begin = this.#spans[first];
-    if (begin === undefined)
-      throw new JournalError(
-        `no segment of the ${this.#ring.segments} in ${this.#ring.folder} begins with a whole commit; this is no journal, or all of it is damaged`,
-      );
-    const state = this.#stateOf(begin) as JournalState;
-    const oldest = state.oldestPendingCommit;
-    const from = oldest === 0 ? first : this.#spans.findLastIndex((span) => span.firstCommit <= oldest);
-    for (const span of this.#spans.slice(Math.max(0, from), first))
-      for (const commit of this.#walk(span).commits) this.#applyCommit(commit, oldest);
-    this.#nextSequence = state.nextSequence;
+  #applyOlder({ header, body }: Commit): void {
+    const { records, pendingRows } = decodeBody(body);
+    for (const bytes of records) {
+      const { content } = decodeRecord(bytes, sha256);
+      if (content.kind === "reading") this.#rows.addRecord(content);
+    }
+    for (const pending of pendingRows) this.#rows.addPending(pending, header.commitNumber);
+  }
+
+  #applyState(state: JournalState, epoch: number): void {
+    this.#epochs.set(state.epochs.length > 0 ? state.epochs : [{ epoch, base: 0 }], state.nextSequence);
     this.#lastDigest = state.lastDigest;
     this.#generation = state.generation;
     this.#rows.setLastRows(state.lastRows);
-    let walk: Walk | undefined;
-    for (const span of this.#spans.slice(first)) {
-      walk = this.#walk(span, walk?.commits.at(-1));
-      for (const commit of walk.commits) this.#applyCommit(commit, 0);
-    }
-    return walk as Walk;
+    this.#history.set(state);
   }
 
-  #walk(span: SegmentSpan, before?: Commit): Walk {
-    const predecessor = before && { commitNumber: before.header.commitNumber, hash: before.hash };
-    return walkSegment(this.#ring.read(span.segment), span.segment, span.generation, predecessor);
-  }
-
-  /** How things stood before a segment, where its first commit is whole. */
-  #stateOf(span: SegmentSpan): JournalState | undefined {
-    const [first] = this.#walk(span).commits;
-    return first?.header.block === 0 ? decodeBody(first.body).state : undefined;
-  }
-
-  /** Blocks at the beginning of the next segment which a commit may have touched that no longer fitted into the newest one. */
-  #spoiltBlocksAhead(tailBlock: number): number {
-    if (tailBlock + commitBlocksMax + reserveBlocks <= this.#ring.segmentBlocks) return 0;
-    const index = this.#spans.findIndex((span) => span.segment === this.#nextSegment);
-    // The position that releases a segment is on disk before the segment is overwritten: this one was not touched by us.
-    if (index >= 0 && !this.#isRecyclable(index)) return 0;
-    const bytes = this.#ring.read(this.#nextSegment);
-    const span = this.#spans[index];
-    const touched = touchedFrom(bytes, 0, (span?.generation ?? 0) + 1, true);
-    // The first block of a segment in use was written.
-    return touched || (span && isBlank(bytes.subarray(0, blockBytes)) ? 1 : 0);
-  }
-
-  #applyCommit(commit: Commit, pendingFrom: number): void {
-    const { header } = commit;
-    const body = decodeBody(commit.body);
-    if (body.receipt) this.#receipt = body.receipt;
-    for (const bytes of body.records) this.#applyRecord(bytes, decodeRecord(bytes, sha256));
-    if (header.commitNumber >= pendingFrom)
-      for (const pending of body.pendingRows) this.#rows.addPending(pending, header.commitNumber);
+  #applyCommit({ header, body }: Commit): void {
+    if (header.epoch !== this.epoch) this.#epochs.begin(header.epoch, false);
+    const { records, pendingRows, receipt, dropping } = decodeBody(body);
+    if (receipt) this.#release.setReceipt(receipt);
+    this.#dropAnnounced = dropping;
+    for (const bytes of records) this.#applyRecord(bytes, decodeRecord(bytes, sha256));
+    for (const pending of pendingRows) this.#rows.addPending(pending, header.commitNumber);
   }
 
   #applyRecord(bytes: Uint8Array, { content, digest }: DecodedRecord): void {
-    this.#nextSequence = content.sequence + 1;
+    this.#epochs.continueAt(content.sequence + 1);
     this.#lastDigest = digest;
     this.#generation = Math.max(this.#generation, content.generation);
-    this.#segments.added(this.#spans.at(-1) as SegmentSpan, content.sequence, bytes);
+    this.#segments.added(this.#tail.newest, this.#epochs.nextOrdinal - 1, bytes, content);
     if (content.kind === "reading") {
       this.#rows.addRecord(content);
       return;
     }
+    this.#history.addRecord(content);
     for (const [code, meter] of content.events)
       if (code === eventCodes.meterReplaced) this.#rows.forgetStands(meter as number);
   }
 
-  // ── the ring ────────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── what is released, and what is there ─────────────────────────────────────────────────────────────────────────────
 
-  get #nextSegment(): number {
-    return ((this.#spans.at(-1) as SegmentSpan).segment + 1) % this.#ring.segments;
-  }
-
-  /** Writes one commit where it belongs; gives its number. */
-  #write(content: CommitBody, firstSequence: number, body: Uint8Array): number {
-    const here = this.#spans.at(-1) as SegmentSpan;
-    const bytes = this.#commit(content, firstSequence, { ...here, block: this.#nextBlock }, body);
-    const end = this.#nextBlock + bytes.length / blockBytes;
-    if (!this.#spoiltAhead && end <= this.#ring.segmentBlocks - reserveBlocks) {
-      this.#ring.write(here.segment, this.#nextBlock, bytes);
-      return this.#written(bytes, end);
+  *#recordsFrom(first: number, last: number): Generator<[ordinal: number, bytes: Uint8Array]> {
+    const start = this.#spans.findLastIndex((span) => this.#firstOrdinal(span) <= first);
+    for (const span of this.#spans.slice(Math.max(0, start))) {
+      if (this.#firstOrdinal(span) > last) return;
+      for (const entry of this.#segments.records(span)) if (entry[0] >= first && entry[0] <= last) yield entry;
     }
-    return this.#writeToNextSegment(content, firstSequence);
   }
 
-  #writeToNextSegment(content: CommitBody, firstSequence: number): number {
-    const index = this.#spans.findIndex((other) => other.segment === this.#nextSegment);
-    if (index >= 0 && !this.#isRecyclable(index))
-      throw new WalletRefusal(
-        "ring-full",
-        `${this.#ring.segments} segments; records from ${this.releasedThrough + 1} on wait for a receipt`,
-      );
-    if (!this.#receiptWritten && this.#nextBlock < this.#ring.segmentBlocks) this.#writeReleased();
-    const segment = this.#nextSegment;
-    const old = this.#ring.read(segment);
-    const generation = Math.max(generationOf(old), this.#spans[index]?.generation ?? 0) + 1;
-    const span = { segment, generation, firstCommit: this.#commitNumber, firstSequence };
-    const body = { ...content, ...(this.#receipt && { receipt: this.#receipt }), state: this.#state() };
-    const bytes = this.#commit(content, firstSequence, { ...span, block: 0 }, encodeBody(body));
-    if (bytes.length > old.length)
-      throw new JournalError(`the state of ${bytes.length} bytes is longer than a segment`);
-    this.#ring.write(segment, 0, bytes);
-    this.#spans = [...this.#spans.filter((other) => other.segment !== segment), span];
-    this.#spoiltAhead = false;
-    const commitNumber = this.#written(bytes, bytes.length / blockBytes);
-    // What is spoilt here was voided by this very commit, or is older: it must not look like the trace of a write to come.
-    for (const block of unwholeFrom(old, this.#nextBlock, generation === 1))
-      this.#ring.write(segment, block, fillerBlock(segment, block));
-    return commitNumber;
+  /** Ordinal of a segment's first record, or of the next one where it has none. */
+  #firstOrdinal(span: SegmentSpan): number {
+    return this.#epochs.ordinalOf(span.epoch, span.firstSequence);
+  }
+  get #oldestOrdinal(): number {
+    const oldest = this.#firstOrdinal(this.#spans[0] as SegmentSpan);
+    return Number.isFinite(oldest) ? oldest : 0;
+  }
+  get #spans(): readonly SegmentSpan[] {
+    return this.#tail.spans;
   }
 
-  /** A commit of nothing but the released position and its receipt, in the segment's reserve. */
-  #writeReleased(): void {
-    const nothing = { records: [], pendingRows: [] };
-    const body = encodeBody({ ...nothing, ...(this.#receipt && { receipt: this.#receipt }) });
-    const place = { ...(this.#spans.at(-1) as SegmentSpan), block: this.#nextBlock };
-    const bytes = this.#commit(nothing, this.#nextSequence, place, body);
-    if (this.#nextBlock + bytes.length / blockBytes > this.#ring.segmentBlocks) return;
-    this.#ring.write(place.segment, place.block, bytes);
-    this.#written(bytes, place.block + bytes.length / blockBytes);
+  /** The ordinal of a place on disk. An epoch that is not known any more lies before all that are. */
+  #positionOf({ epoch, sequence }: Place): number {
+    const ordinal = this.#epochs.ordinalOf(epoch, sequence);
+    return Number.isFinite(ordinal) ? ordinal : (this.#epochs.all[0]?.base ?? 0);
   }
 
-  #commit(
-    { records, pendingRows }: CommitBody,
-    firstSequence: number,
-    { segment, generation, block }: Pick<CommitHeader, "segment" | "generation" | "block">,
-    body: Uint8Array,
-  ): Buffer {
-    const header = {
-      ...{ segment, generation, block, firstSequence },
-      commitNumber: this.#commitNumber,
-      records: records.length,
-      pendingRows: pendingRows.length,
-      epoch: this.epoch,
-      releasedEpoch: this.#released.epoch,
-      releasedThrough: this.#released.through,
-      previousHash: this.#lastHash,
-    };
-    return encodeCommit(header, body);
-  }
-
-  #written(bytes: Buffer, nextBlock: number): number {
-    this.#nextBlock = nextBlock;
-    this.#lastHash = commitHash(bytes);
-    this.#receiptWritten = true;
-    return this.#commitNumber++;
-  }
-
-  #state(): JournalState {
-    return {
-      nextSequence: this.#nextSequence,
-      lastDigest: this.#lastDigest,
-      generation: this.#generation,
-      lastRows: this.#rows.lastRows,
-      oldestPendingCommit: this.#rows.oldestPendingCommit ?? 0,
-    };
+  /** All up to here are released, or sealed as dropped. */
+  get #settledPosition(): number {
+    const { dropped } = this.#history.state;
+    return Math.max(this.#release.position, dropped ? this.#positionOf(dropped) : 0);
   }
 
   #isRecyclable(index: number): boolean {
     const next = this.#spans[index + 1];
     if (next === undefined) return false;
     const oldestPending = this.#rows.oldestPendingCommit ?? Number.POSITIVE_INFINITY;
-    return next.firstSequence - 1 <= this.releasedThrough && next.firstCommit <= oldestPending;
+    return this.#firstOrdinal(next) - 1 <= this.#settledPosition && next.firstCommit <= oldestPending;
+  }
+
+  #nextIsFree(): boolean {
+    if (this.#dropAnnounced && this.#positionOf(this.#dropAnnounced) > this.#settledPosition) return false;
+    const index = this.#tail.nextIndex;
+    return index < 0 || this.#isRecyclable(index);
+  }
+
+  /** Whether records say that all up to this ordinal is dropped. */
+  #areDeclared(records: readonly NewRecord[], dropping: number): boolean {
+    const events = records.flatMap(({ decoded: { content } }) => (content.kind === "event" ? content.events : []));
+    return events.some(
+      ([code, epoch, , last]) =>
+        code === eventCodes.dropped && this.#epochs.ordinalOf(epoch as number, last as number) === dropping,
+    );
+  }
+
+  #forgetEpochs(): void {
+    this.#epochs.forgetBefore(this.#oldestOrdinal);
+  }
+
+  // ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Writes one commit where it belongs; gives its number. */
+  #write(content: CommitBody, first: Place, dropping: number | undefined): number {
+    const receipt = this.#release.isWritten ? undefined : this.#release.receipt;
+    const commit = { content: { ...content, ...(receipt && { receipt }) }, first, released: this.#released };
+    const number = dropping === undefined && !this.#spoiltAhead ? this.#tail.append(commit) : undefined;
+    const commitNumber = number ?? this.#writeToNextSegment(content, first, dropping);
+    this.#release.wasWritten();
+    return commitNumber;
+  }
+
+  #writeToNextSegment(content: CommitBody, first: Place, dropping: number | undefined): number {
+    if (dropping === undefined && !this.#nextIsFree())
+      throw new WalletRefusal(
+        "ring-full",
+        `${this.#ring.segments} segments; records from ${this.#released.sequence + 1} of epoch ${this.#released.epoch} on wait for a receipt`,
+      );
+    const released = this.#released;
+    const receipt = this.#release.receipt && { receipt: this.#release.receipt };
+    if (!this.#release.isWritten || dropping !== undefined) {
+      // On disk before what it lets go is overwritten.
+      const announced = dropping === undefined ? {} : { dropping: this.#epochs.placeOf(dropping) };
+      const reserve = { records: [], pendingRows: [], ...receipt, ...announced };
+      this.#tail.appendToReserve({ content: reserve, first: this.#epochs.nextWritten, released });
+    }
+    const full = { ...content, ...receipt, state: this.#state() };
+    const commitNumber = this.#tail.appendToNextSegment({ content: full, first, released });
+    this.#spoiltAhead = false;
+    this.#dropAnnounced = undefined;
+    this.#forgetEpochs();
+    return commitNumber;
+  }
+
+  get #released(): Place {
+    return this.#epochs.placeOf(this.#release.position);
+  }
+
+  #state(): JournalState {
+    return {
+      ...this.#history.state,
+      epochs: this.#epochs.written,
+      nextSequence: this.#epochs.nextWritten.sequence,
+      lastDigest: this.#lastDigest,
+      generation: this.#generation,
+      lastRows: this.#rows.lastRows,
+      oldestPendingCommit: this.#rows.oldestPendingCommit ?? 0,
+    };
   }
 }
