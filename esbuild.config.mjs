@@ -15,9 +15,15 @@ const root = import.meta.dirname;
 /** V8 makes no executable memory under --jitless, so the wallet's unit can forbid it; --disable-sigusr1 closes the debugger's door. */
 const walletFlags = ["--jitless", "--disable-sigusr1", "--disable-warning=ExperimentalWarning"];
 
+/** No core file may hold the key, and nobody may change by the environment what the wallet's Node does. */
+const walletFirstLines = [
+  "ulimit -c 0",
+  "unset NODE_OPTIONS NODE_PATH NODE_DEBUG NODE_V8_COVERAGE LD_PRELOAD LD_LIBRARY_PATH",
+];
+
 const bundles = [
   { name: "ecp", nodeFlags: [] },
-  { name: "ecp-wallet", nodeFlags: walletFlags },
+  { name: "ecp-wallet", nodeFlags: walletFlags, firstLines: walletFirstLines },
   { name: "ecp-node", nodeFlags: [] },
   { name: "ecp-demo", nodeFlags: [] },
 ];
@@ -61,7 +67,7 @@ function copyAtomically(source, name) {
   renameSync(`${file}.${process.pid}`, file);
 }
 
-async function buildBundle({ name, nodeFlags }) {
+async function buildBundle({ name, nodeFlags, firstLines }) {
   const result = await esbuild.build({
     absWorkingDir: root,
     entryPoints: [`cli/${name}.ts`],
@@ -98,7 +104,7 @@ async function buildBundle({ name, nodeFlags }) {
   // The entry's own first line (#!) is replaced by the header's.
   const program = result.outputFiles[0].text.replace(/^#!.*\n/, "");
   writeAtomically(`${name}.cjs`, bundleHeader + program, 0o755);
-  writeAtomically(name, launcher(name, nodeFlags), 0o755);
+  writeAtomically(name, launcher(name, nodeFlags, firstLines), 0o755);
   if (!options.quiet) console.error(`${`${name}.cjs`.padEnd(28)} ${kilobytes(path.join(options.out, `${name}.cjs`))}`);
   return inputs;
 }

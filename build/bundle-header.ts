@@ -60,14 +60,14 @@ var importMetaUrl = require("url").pathToFileURL(__filename).href;
 
 /**
  * The launcher without an extension: a bundle started by the name `ecp` with the right Node, whatever the system has. It replaces
- * itself (exec), so that signals and the process id are those of the program.
+ * itself (exec), so that signals and the process id are those of the program. `firstLines` of shell come before all else.
  */
-export function launcher(name: string, nodeFlags: readonly string[]): string {
+export function launcher(name: string, nodeFlags: readonly string[], firstLines: readonly string[] = []): string {
   const flags = nodeFlags.length === 0 ? "" : `${nodeFlags.join(" ")} `;
   return `#!/bin/sh
 # Starts ${name}.cjs, which lies beside this file, with Node ${nodeMin.major}.${nodeMin.minor} or newer.
 set -eu
-file=$0
+${firstLines.map((line) => `${line}\n`).join("")}file=$0
 while [ -L "$file" ]; do
   target=$(readlink "$file")
   case $target in

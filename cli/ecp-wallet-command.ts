@@ -54,10 +54,22 @@ export function parseOptions<T extends NonNullable<ParseArgsConfig["options"]>>(
   return { ...parsed.values, data: resolve(data) };
 }
 
+export interface WalletFiles {
+  readonly key: string;
+  /** The key that a rotation makes, until the journal says that it is the device's. */
+  readonly nextKey: string;
+  readonly tries: string;
+  readonly journal: string;
+  readonly policy: string;
+  readonly lock: string;
+}
+
 /** The wallet's files in its own folder. */
-export function walletFiles(data: string): { key: string; journal: string; policy: string; lock: string } {
+export function walletFiles(data: string): WalletFiles {
   return {
     key: join(data, "device.key"),
+    nextKey: join(data, "device.key.next"),
+    tries: join(data, "passphrase.tries"),
     journal: join(data, "journal"),
     policy: join(data, "policy.cbor"),
     lock: "wallet.lock", // relative to the folder, so that the folder's path may be longer than a socket's can be

@@ -1,37 +1,53 @@
 /** ecp-wallet init: a new wallet's folder. */
 import { randomInt } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync } from "node:fs";
-import { writeFileDurably } from "../platform/durable-file.ts";
+import { chmodSync, existsSync } from "node:fs";
+import { makeFolders, writeFileDurably } from "../platform/durable-file.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { Journal } from "../wallet/journal.ts";
 import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
-import { calibrateCost, deviceKeyOf, lockSeed, newSeed } from "../wallet/keystore.ts";
+import { calibrateCost, lockSeed, newSeed, plainSeed, readKeyFile } from "../wallet/keystore.ts";
+import { PassphraseTries } from "../wallet/passphrase-tries.ts";
 import { emptyPolicy, encodePolicy } from "../wallet/policy.ts";
 import { CommandError, exitCodes, parseOptions, type WalletCommand, walletFiles } from "./ecp-wallet-command.ts";
-import { passphraseOptions, readNewPassphrase } from "./ecp-wallet-passphrase.ts";
+import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
+import { readNewPassphrase } from "./ecp-wallet-passphrase.ts";
 
 export const init: WalletCommand = async (args) => {
-  const values = parseOptions("init", args, { ...passphraseOptions, segments: { type: "string" } });
+  const values = parseOptions("init", args, { ...keyOptions, segments: { type: "string" } });
   const { data } = values;
   const files = walletFiles(data);
   const segments = segmentsOf(values.segments);
+  const { source, insecure } = consentOf(values);
   if (existsSync(files.key))
     throw new CommandError(exitCodes.exists, `${files.key} is there already; a device key is never overwritten`);
-  mkdirSync(data, { recursive: true, mode: 0o700 });
-  chmodSync(data, 0o700);
-  const source = { file: values["passphrase-file"], descriptor: values["passphrase-fd"] };
-  const passphrase = await readNewPassphrase(source, "New passphrase for the device key: ");
+  makeWalletFolder(data);
+  const passphrase = insecure ? undefined : await readNewPassphrase(source, "New passphrase for the device key: ");
   if (!existsSync(files.journal)) Journal.create(files.journal, randomInt(1, 0xffff_ffff), segments);
   const seed = newSeed();
-  const locked = lockSeed(seed, passphrase, calibrateCost());
-  passphrase.fill(0);
-  const { publicKey } = deviceKeyOf(seed);
+  const key = passphrase ? lockSeed(seed, passphrase, calibrateCost()) : plainSeed(seed);
+  passphrase?.fill(0);
+  PassphraseTries.prepare(files.tries);
   if (!existsSync(files.policy)) writeFileDurably(files.policy, encodePolicy(emptyPolicy), 0o600);
   // The key comes last: while it is missing, init can be run again.
-  writeFileDurably(files.key, locked, 0o600);
+  writeFileDurably(files.key, key, 0o600);
   seed.fill(0);
-  process.stdout.write(`${didKeyOf(publicKey)}\n`);
+  if (insecure) process.stderr.write(`ecp-wallet: the key has no passphrase: whoever reads ${files.key} has it\n`);
+  process.stdout.write(`${didKeyOf(readKeyFile(key).publicKey)}\n`);
 };
+
+function makeWalletFolder(data: string): void {
+  try {
+    makeFolders(data, 0o700);
+    chmodSync(data, 0o700);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    if (code === "EACCES" || code === "EPERM" || code === "EROFS" || code === "ENOSPC") throw error;
+    throw new CommandError(
+      exitCodes.exists,
+      `a folder was expected at ${data}, and cannot be made: ${message}; choose another --data`,
+    );
+  }
+}
 
 function segmentsOf(text: string | undefined): number {
   const segments = Number(text ?? segmentsDefault);

@@ -2,6 +2,8 @@
 import { closeSync, openSync, realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { timesyncMark } from "../wallet/clock-state.ts";
+import { PassphraseTries } from "../wallet/passphrase-tries.ts";
+import type { ListenAt } from "../wallet/server.ts";
 import {
   CommandError,
   exitCodes,
@@ -10,15 +12,24 @@ import {
   type WalletCommand,
   walletFiles,
 } from "./ecp-wallet-command.ts";
-import { descriptorOf, PassphraseError, passphraseOptions, readPassphrase } from "./ecp-wallet-passphrase.ts";
+import { consentOf, keyOptions, readKey } from "./ecp-wallet-key.ts";
+import { descriptorOf, PassphraseError } from "./ecp-wallet-passphrase.ts";
 import { serve } from "./ecp-wallet-serve.ts";
 
 const runOptions = {
-  ...passphraseOptions,
+  ...keyOptions,
   socket: { type: "string" },
   "socket-mode": { type: "string" },
+  "socket-fd": { type: "string" },
   "exit-with-parent": { type: "boolean" },
 } as const;
+type RunValues = ReturnType<typeof parseOptions<typeof runOptions>>;
+
+/**
+ * What the hardened process gets of the environment. Nothing that changes how Node or the loader works (NODE_OPTIONS,
+ * LD_PRELOAD …), and no secret that somebody put there.
+ */
+const environmentNames = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "CREDENTIALS_DIRECTORY", "INVOCATION_ID"];
 
 /**
  * Node's flags for the wallet: no file but its own, no child process, worker, addon or inspector, no JIT (so that the unit
@@ -27,15 +38,15 @@ const runOptions = {
 export function walletNodeFlags(paths: {
   program: string;
   data: string;
-  socket: string;
+  /** Where it listens; none where the socket is handed over. */
+  socket: readonly string[];
   readable: readonly string[];
 }): string[] {
-  const readable = [paths.program, paths.data, timesyncMark, paths.socket, ...paths.readable];
+  const readable = [paths.program, paths.data, timesyncMark, ...paths.socket, ...paths.readable];
   return [
     "--permission",
     ...readable.map((path) => `--allow-fs-read=${path}`),
-    `--allow-fs-write=${paths.data}`,
-    `--allow-fs-write=${paths.socket}`,
+    ...[paths.data, ...paths.socket].map((path) => `--allow-fs-write=${path}`),
     "--jitless",
     "--disable-sigusr1",
     "--frozen-intrinsics",
@@ -43,6 +54,7 @@ export function walletNodeFlags(paths: {
     "--disable-warning=ExperimentalWarning",
     "--max-old-space-size=32",
     "--max-semi-space-size=1",
+    "--v8-pool-size=0",
   ];
 }
 
@@ -55,40 +67,59 @@ export const run: WalletCommand = async (args) => {
       exitCodes.usage,
       "the wallet runs from its bundle only: npm run build, then dist/ecp-wallet run …",
     );
-  readNeeded(walletFiles(data).key);
-  readNeeded(walletFiles(data).policy);
-  socketModeOf(values["socket-mode"]);
-  const socket = resolve(values.socket ?? join(data, "wallet.sock"));
-  const readable = values["passphrase-file"] === undefined ? [] : [resolve(values["passphrase-file"])];
-  const flags = walletNodeFlags({ program, data, socket, readable });
-  const serveArguments = ["serve", "--data", data, "--socket", socket];
-  const file = values["passphrase-file"];
-  const descriptor = values["passphrase-fd"];
-  const exitWithParent = values["exit-with-parent"] === true;
-  if (file !== undefined) serveArguments.push("--passphrase-file", resolve(file));
-  else if (descriptor !== undefined) serveArguments.push("--passphrase-fd", passOn(descriptor, exitWithParent));
-  if (values["socket-mode"] !== undefined) serveArguments.push("--socket-mode", values["socket-mode"]);
-  if (exitWithParent) serveArguments.push("--exit-with-parent");
+  const files = walletFiles(data);
+  readKey(files.key, readNeeded(files.key), consentOf(values));
+  readNeeded(files.policy);
+  // Here, where fsync is allowed.
+  PassphraseTries.prepare(files.tries);
+  const listenAt = listenAtOf(values);
+  const socket = "path" in listenAt ? [listenAt.path] : [];
+  const file = values["passphrase-file"] && resolve(values["passphrase-file"]);
+  const flags = walletNodeFlags({ program, data, socket, readable: file === undefined ? [] : [file] });
   // Here, since under the permission model a folder is lost by a readable sibling whose name it begins (Node 24.21:
   // wallet/ beside wallet.passphrase); what lies inside it is not.
   process.chdir(data);
   process.execve?.(
     process.execPath,
-    [process.execPath, ...flags, program, ...serveArguments],
-    process.env as Record<string, string>,
+    [process.execPath, ...flags, program, "serve", ...serveArguments(values, file)],
+    minimalEnvironment(process.env),
   );
   throw new CommandError(exitCodes.unavailable, "this system cannot replace a process (execve); run under Linux");
 };
 
+function minimalEnvironment(environment: NodeJS.ProcessEnv): Record<string, string> {
+  const kept = environmentNames.flatMap((name) => {
+    const value = environment[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  // One arena: what a burst of requests took is given back, instead of lying in several.
+  return { ...Object.fromEntries(kept), MALLOC_ARENA_MAX: "1" };
+}
+
+function serveArguments(values: RunValues, passphraseFile: string | undefined): string[] {
+  const list = ["--data", values.data];
+  if (values.socket !== undefined) list.push("--socket", resolve(values.socket));
+  for (const name of ["socket-mode", "socket-fd"] as const) {
+    const value = values[name];
+    if (value !== undefined) list.push(`--${name}`, value);
+  }
+  for (const name of ["exit-with-parent", "insecure"] as const) if (values[name]) list.push(`--${name}`);
+  const descriptor = values["passphrase-fd"];
+  if (passphraseFile !== undefined) list.push("--passphrase-file", passphraseFile);
+  else if (descriptor !== undefined) list.push("--passphrase-fd", passOn(descriptor, values));
+  return list;
+}
+
 /** Moves a descriptor to 0: Node closes all above 2 when it becomes another program. Gives its number from then on. */
-function passOn(text: string, exitWithParent: boolean): string {
+function passOn(text: string, values: RunValues): string {
   const descriptor = descriptorOf(text);
-  if (descriptor <= 2) return text;
-  if (exitWithParent)
+  const user = values["exit-with-parent"] ? "--exit-with-parent" : values["socket-fd"] && "--socket-fd";
+  if (user !== undefined && (descriptor > 2 || descriptor === 0))
     throw new CommandError(
       exitCodes.usage,
-      "--exit-with-parent needs the standard input, to which --passphrase-fd would be moved; use --passphrase-file",
+      `${user} needs the standard input, from which --passphrase-fd would be read; use --passphrase-file`,
     );
+  if (descriptor <= 2) return text;
   closeSync(0);
   try {
     return String(openSync(`/proc/self/fd/${descriptor}`, "r"));
@@ -102,22 +133,29 @@ function passOn(text: string, exitWithParent: boolean): string {
 /** The second half of `run`, in the hardened process. */
 export const serveHere: WalletCommand = async (args) => {
   const values = parseOptions("serve", args, runOptions);
-  const { data } = values;
-  const key = readNeeded(walletFiles(data).key);
-  const source = { file: values["passphrase-file"], descriptor: values["passphrase-fd"] };
-  const passphrase = await readPassphrase(source, "Passphrase of the device key: ");
   await serve({
-    data,
-    key,
-    passphrase,
-    socket: values.socket ?? join(data, "wallet.sock"),
-    socketMode: socketModeOf(values["socket-mode"]),
+    data: values.data,
+    consent: consentOf(values),
+    listenAt: listenAtOf(values),
     exitWithParent: values["exit-with-parent"] === true,
   });
 };
 
-function socketModeOf(text = "0600"): number {
-  if (!/^0?[0-7]{3}$/.test(text))
-    throw new CommandError(exitCodes.usage, `--socket-mode ${text}: an octal mode such as 0660 was expected`);
-  return Number.parseInt(text, 8);
+function listenAtOf(values: RunValues): ListenAt {
+  const { data, socket, "socket-mode": modeText = "0600", "socket-fd": descriptor } = values;
+  if (!/^0?[0-7]{3}$/.test(modeText))
+    throw new CommandError(exitCodes.usage, `--socket-mode ${modeText}: an octal mode such as 0660 was expected`);
+  if (descriptor === undefined)
+    return { path: resolve(socket ?? join(data, "wallet.sock")), mode: Number.parseInt(modeText, 8) };
+  if (socket !== undefined || values["exit-with-parent"])
+    throw new CommandError(
+      exitCodes.usage,
+      `--socket-fd with ${socket === undefined ? "--exit-with-parent" : "--socket"}: one of the two`,
+    );
+  if (descriptor !== "0")
+    throw new CommandError(
+      exitCodes.usage,
+      `--socket-fd ${descriptor}: 0 was expected, the standard input (StandardInput=socket in the unit): Node closes all others when it becomes another program`,
+    );
+  return { descriptor: 0 };
 }

@@ -6,20 +6,17 @@ import { createLog } from "../platform/log.ts";
 import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { Journal } from "../wallet/journal.ts";
-import { deviceKeyOf, unlockSeed } from "../wallet/keystore.ts";
+import { deviceKeyOf } from "../wallet/keystore.ts";
 import { decodePolicy } from "../wallet/policy.ts";
-import { lockFolder, serveWallet } from "../wallet/server.ts";
+import { type ListenAt, lockFolder, serveWallet } from "../wallet/server.ts";
 import { Wallet } from "../wallet/wallet.ts";
-import { exitCodes, keyTodo, understood, walletFiles } from "./ecp-wallet-command.ts";
+import { exitCodes, understood, walletFiles } from "./ecp-wallet-command.ts";
+import { type KeyConsent, openKey } from "./ecp-wallet-key.ts";
 
 export interface ServeOptions {
   readonly data: string;
-  /** Content of the key file. */
-  readonly key: Uint8Array;
-  /** Wiped once the key is open. */
-  readonly passphrase: Buffer;
-  readonly socket: string;
-  readonly socketMode: number;
+  readonly consent: KeyConsent;
+  readonly listenAt: ListenAt;
   readonly exitWithParent: boolean;
 }
 
@@ -38,14 +35,37 @@ export async function serve(options: ServeOptions): Promise<void> {
     process.exit(exitCodes.io);
   };
   const lock = await lockFolder(files.lock);
-  const seed = understood(files.key, keyTodo, () => unlockSeed(options.key, options.passphrase, files.key));
-  options.passphrase.fill(0);
+  const stopping = new AbortController();
+  /** In order: first what answers, then the lock. */
+  const endings: (() => unknown)[] = [() => lock.close()];
+  const end = (): void => {
+    stopping.abort();
+    (async () => {
+      for (const ending of endings.reverse()) await ending();
+    })().then(
+      () => process.exit(0),
+      () => process.exit(0),
+    );
+  };
+  process.once("SIGTERM", end);
+  process.once("SIGINT", end);
+  if (options.exitWithParent) process.stdin.resume().once("end", end).once("close", end);
+  const opened = await openKey(files.key, files.tries, options.consent, stopping.signal).catch((error: unknown) => {
+    if (!stopping.signal.aborted) throw error;
+    return undefined;
+  });
+  if (opened === undefined) return;
+  const { seed, file } = opened;
+  opened.passphrase?.fill(0);
+  endings.push(() => seed.fill(0));
   const program = readFileSync(process.argv[1] as string);
   const softwareId = `ecp-wallet/${version}+${createHash("sha256").update(program).digest("hex").slice(0, 8)}`;
   const wallet = new Wallet({
     journal: understood(files.journal, journalTodo, () => new Journal(files.journal)),
     policy: understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy))),
     key: deviceKeyOf(seed),
+    ...(file.rotations.length > 0 && { rotated: { nameKey: file.nameKey, records: file.rotations } }),
+    keyProtection: file.protection === "none" ? "none" : "passphrase",
     clock: systemClock,
     softwareId,
     isolation: {
@@ -54,16 +74,12 @@ export async function serve(options: ServeOptions): Promise<void> {
       uid: process.getuid?.() ?? 0,
     },
   });
-  const server = await serveWallet(options.socket, options.socketMode, (message) => wallet.answer(message), log, fail);
-  const { publicKey, epoch, nextSequence, through } = wallet.hello();
-  log.info("ready", { device: didKeyOf(publicKey), epoch, nextSequence, through, softwareId, socket: options.socket });
-  const end = (): void => {
-    seed.fill(0);
-    Promise.all([server.close(), lock.close()]).then(
-      () => process.exit(0),
-      () => process.exit(0),
-    );
-  };
+  const server = await serveWallet(options.listenAt, (message) => wallet.answer(message), log, fail);
+  endings.push(() => server.close());
+  const { nameKey, epoch, nextSequence, through } = wallet.hello();
+  const socket = "path" in options.listenAt ? options.listenAt.path : `descriptor ${options.listenAt.descriptor}`;
+  log.info("ready", { device: didKeyOf(nameKey), epoch, nextSequence, through, softwareId, socket });
+  if (file.protection === "none") log.warn("the key is not protected: whoever reads device.key has it (--insecure)");
   const checking = setInterval(() => {
     try {
       const holes = wallet.checkNext();
@@ -74,7 +90,4 @@ export async function serve(options: ServeOptions): Promise<void> {
       fail(error);
     }
   }, checkEveryMs).unref();
-  process.once("SIGTERM", end);
-  process.once("SIGINT", end);
-  if (options.exitWithParent) process.stdin.resume().once("end", end).once("close", end);
 }

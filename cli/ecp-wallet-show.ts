@@ -1,6 +1,6 @@
 /** ecp-wallet show: what a wallet's folder says of itself without its passphrase. */
 import { didKeyOf } from "../protocol/public-key.ts";
-import { publicKeyOfFile } from "../wallet/keystore.ts";
+import { readKeyFile } from "../wallet/keystore.ts";
 import {
   keyTodo,
   parseOptions,
@@ -14,5 +14,5 @@ export const show: WalletCommand = async (args) => {
   const { data } = parseOptions("show", args, {});
   const { key } = walletFiles(data);
   const bytes = readNeeded(key);
-  process.stdout.write(`${didKeyOf(understood(key, keyTodo, () => publicKeyOfFile(bytes)))}\n`);
+  process.stdout.write(`${didKeyOf(understood(key, keyTodo, () => readKeyFile(bytes)).nameKey)}\n`);
 };

@@ -1,4 +1,5 @@
 /** ecp-wallet: the process that alone holds the device key. Runs from its bundle, under flags that it puts on itself. */
+import { writeFileSync } from "node:fs";
 import { version } from "../platform/version.ts";
 import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
 import { CommandError, exitCodeOf, exitCodes, type WalletCommand } from "./ecp-wallet-command.ts";
@@ -24,6 +25,16 @@ exit codes: 0 done · 64 wrong usage · 65 damaged data · 66 file missing · 69
 /** `serve` is what `run` becomes; nobody calls it by hand. */
 const commands: Readonly<Record<string, WalletCommand>> = { init, run, serve: serveHere, show };
 
+/** What a core file of this process, and of what it becomes, may hold: none of its memory (core(5)). A unit's LimitCORE=0 is not everywhere. */
+function keepMemoryOutOfCoreFiles(): void {
+  if (process.permission !== undefined) return; // inherited from the process that became this one
+  try {
+    writeFileSync("/proc/self/coredump_filter", "0");
+  } catch (error) {
+    process.stderr.write(`ecp-wallet: a core file could hold the key: ${(error as Error).message}\n`);
+  }
+}
+
 async function main(args: readonly string[]): Promise<void> {
   const [name, ...rest] = args;
   if (name === "--version") {
@@ -38,6 +49,7 @@ async function main(args: readonly string[]): Promise<void> {
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command === undefined)
     throw new CommandError(exitCodes.usage, `there is no command '${name}'; see: ecp-wallet --help`);
+  keepMemoryOutOfCoreFiles();
   await command(rest);
 }
 

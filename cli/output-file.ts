@@ -1,7 +1,7 @@
 /** Files and folders that commands write where a person says so: nothing that they did not write is ever overwritten. */
-import { lstatSync, mkdirSync, readFileSync, type Stats, statSync } from "node:fs";
+import { lstatSync, readFileSync, type Stats, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { writeFileDurably } from "../platform/durable-file.ts";
+import { makeFolders, writeFileDurably } from "../platform/durable-file.ts";
 import { type ContentType, decodeCose } from "../protocol/cose-sign1.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { CommandError, exit, systemCode } from "./command.ts";
@@ -52,28 +52,13 @@ export function writeOutput(path: string, content: Uint8Array | string, replacea
   }
 }
 
-/**
- * Makes a folder and those above it that are missing; one that is there is taken as it is. One step at a time: in a file
- * system that says ENOENT to each mkdir(2), such as /proc, Node's own `recursive` tries for ever.
- */
+/** Makes a folder and those above it that are missing; one that is there is taken as it is. */
 export function makeFolder(path: string, mode = 0o777): void {
   try {
-    makeStep(resolve(path), mode);
+    makeFolders(path, mode);
   } catch (error) {
+    if (systemCode(error) === "EEXIST") throw notMade(path, "a file is there; it was left as it is");
     throw explained(path, error);
-  }
-}
-
-function makeStep(folder: string, mode: number): void {
-  const there = statSync(folder, { throwIfNoEntry: false });
-  if (there?.isDirectory()) return;
-  if (there) throw notMade(folder, "a file is there; it was left as it is");
-  if (dirname(folder) !== folder) makeStep(dirname(folder), mode);
-  try {
-    mkdirSync(folder, mode);
-  } catch (error) {
-    // Somebody else was faster.
-    if (systemCode(error) !== "EEXIST" || !statSync(folder, { throwIfNoEntry: false })?.isDirectory()) throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 /** Files that are whole after a power cut, or not there: write aside, fsync, rename, fsync the folder. */
-import { closeSync, constants, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, constants, fsyncSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 
 /** Makes the entries of a folder durable (a rename or a new file in it). */
 export function syncFolder(folder: string): void {
@@ -10,6 +10,27 @@ export function syncFolder(folder: string): void {
   } finally {
     closeSync(descriptor);
   }
+}
+
+/**
+ * Makes a folder and those above it that are missing; one that is there is taken as it is. One step at a time: in a file
+ * system that says ENOENT to each mkdir(2), such as /proc, Node's own `recursive` tries for ever. Throws what the system says:
+ * EEXIST or ENOTDIR where a file is in the way.
+ */
+export function makeFolders(path: string, mode: number): void {
+  const folder = resolve(path);
+  if (isFolder(folder)) return;
+  if (dirname(folder) !== folder) makeFolders(dirname(folder), mode);
+  try {
+    mkdirSync(folder, mode);
+  } catch (error) {
+    // Somebody else was faster.
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST" || !isFolder(folder)) throw error;
+  }
+}
+
+function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 /**

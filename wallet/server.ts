@@ -22,23 +22,19 @@ export interface WalletServer {
   close(): Promise<void>;
 }
 
+/** Where the wallet answers: at a path, or at a socket that listens already and was handed over (systemd.socket(5)). */
+export type ListenAt = { readonly path: string; readonly mode: number } | { readonly descriptor: number };
+
 /**
- * Listens at a path. A socket file that a dead wallet left is replaced; a living one is an error. `fail` is called with
- * what ended the wallet's ability to answer (a failed write): the caller ends the process.
+ * Listens. A socket file that a dead wallet left is replaced; a living one is an error. `fail` is called with what ended the
+ * wallet's ability to answer (a failed write): the caller ends the process.
  */
 export async function serveWallet(
-  path: string,
-  mode: number,
+  at: ListenAt,
   answer: (message: Uint8Array) => Uint8Array,
   log: Log,
   fail: (error: unknown) => void,
 ): Promise<WalletServer> {
-  if (Buffer.byteLength(path) > socketPathBytesMax)
-    throw new SocketError(
-      `${path} is longer than ${socketPathBytesMax} bytes, the longest path of a Unix socket; choose a shorter --socket`,
-    );
-  if (await isTaken(path)) throw new SocketError(`another process answers at ${path}; stop it first`);
-  if (lstatSync(path, { throwIfNoEntry: false })) unlinkSync(path);
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
     sockets.add(socket);
@@ -46,8 +42,8 @@ export async function serveWallet(
     serveConnection(socket, answer, log, fail);
   });
   server.maxConnections = walletConnectionsMax;
-  await listen(server, path);
-  chmodSync(path, mode);
+  if ("path" in at) await listenAtPath(server, at.path, at.mode);
+  else await listen(server, { fd: at.descriptor });
   return {
     close: () =>
       new Promise((resolve) => {
@@ -55,6 +51,17 @@ export async function serveWallet(
         for (const socket of sockets) socket.destroy();
       }),
   };
+}
+
+async function listenAtPath(server: Server, path: string, mode: number): Promise<void> {
+  if (Buffer.byteLength(path) > socketPathBytesMax)
+    throw new SocketError(
+      `${path} is longer than ${socketPathBytesMax} bytes, the longest path of a Unix socket; choose a shorter --socket`,
+    );
+  if (await isTaken(path)) throw new SocketError(`another process answers at ${path}; stop it first`);
+  if (lstatSync(path, { throwIfNoEntry: false })) unlinkSync(path);
+  await listen(server, { path });
+  chmodSync(path, mode);
 }
 
 function serveConnection(
@@ -98,12 +105,13 @@ function serveConnection(
   });
 }
 
-function listen(server: Server, path: string): Promise<void> {
+function listen(server: Server, at: { readonly path: string } | { readonly fd: number }): Promise<void> {
   return new Promise((resolve, reject) => {
+    const place = "path" in at ? at.path : `descriptor ${at.fd}, which must be a listening Unix socket`;
     server.once("error", (error: NodeJS.ErrnoException) =>
-      reject(new SocketError(`cannot listen at ${path}: ${error.message}`)),
+      reject(new SocketError(`cannot listen at ${place}: ${error.message}`)),
     );
-    server.listen(path, () => resolve());
+    server.listen(at, () => resolve());
   });
 }
 
@@ -134,7 +142,7 @@ export async function lockFolder(path: string): Promise<WalletServer> {
   const own = `${path}.${process.pid}`;
   if (lstatSync(own, { throwIfNoEntry: false })) unlinkSync(own);
   const server = createServer((socket) => socket.destroy());
-  await listen(server, own);
+  await listen(server, { path: own });
   chmodSync(own, 0o600);
   for (let tries = 0; tries < lockTriesMax; tries++) {
     if (linkIfFree(own, path)) {

@@ -41,8 +41,8 @@ test("init makes key, journal and policy for their owner alone; show names the d
   assert.equal(made.code, 0, made.stderr);
   assert.match(made.stdout, /^did:key:z6Mk\w+\n$/);
   assert.equal(statSync(data).mode & 0o777, 0o700);
-  assert.deepEqual(readdirSync(data).sort(), ["device.key", "journal", "policy.cbor"]);
-  for (const file of ["device.key", "policy.cbor", "journal/segment-0000.ecpj"])
+  assert.deepEqual(readdirSync(data).sort(), ["device.key", "journal", "passphrase.tries", "policy.cbor"]);
+  for (const file of ["device.key", "passphrase.tries", "policy.cbor", "journal/segment-0000.ecpj"])
     assert.equal(statSync(path.join(data, file)).mode & 0o777, 0o600, file);
   assert.equal(readdirSync(path.join(data, "journal")).length, 3);
   const shown = folder.command(["show", "--data", data]);
@@ -147,7 +147,7 @@ test("the hardened process runs under the flags, and says so", async () => {
   assert.equal(hello.jitless, true);
   assert.equal(hello.uid, process.getuid?.());
   const line = readFileSync(`/proc/${wallet.pid}/cmdline`, "utf8").split("\0");
-  for (const flag of walletNodeFlags({ program: "x", data: "x", socket: "x", readable: [] }))
+  for (const flag of walletNodeFlags({ program: "x", data: "x", socket: ["x"], readable: [] }))
     if (!flag.includes("=x") && !flag.includes(timesyncMark)) assert.ok(line.includes(flag), flag);
   assert.ok(!line.some((argument) => argument.includes(passphrase)));
   client.close();
@@ -183,7 +183,7 @@ test("under those flags no other file, no process, worker, addon, debugger, data
   const program = path.join(folder.root, "probe.cjs");
   writeFileSync(program, probe);
   writeFileSync(path.join(folder.root, "beside"), "x");
-  const flags = walletNodeFlags({ program, data: folder.data, socket: folder.socket, readable: [] });
+  const flags = walletNodeFlags({ program, data: folder.data, socket: [folder.socket], readable: [] });
   const tried = (list: readonly string[]): Record<string, string> => {
     const { stdout, stderr } = spawnSync(process.execPath, [...list, program, folder.data], { encoding: "utf8" });
     assert.ok(stdout, stderr);

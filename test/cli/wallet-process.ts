@@ -1,5 +1,5 @@
 /** The real wallet for tests: its bundle built into a folder of its own, started as its unit or `ecp run` would. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, type StdioOptions, spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -107,7 +107,11 @@ export class WalletFolder {
       this.passphraseFile,
       ...args,
     ];
-    return this.started(spawn(this.program, all, { stdio }));
+    return this.started(this.spawn(all, stdio));
+  }
+
+  spawn(args: readonly string[], stdio: StdioOptions = ["ignore", "pipe", "pipe"], env = process.env): ChildProcess {
+    return spawn(this.program, args, { stdio, env });
   }
 
   /** A process that ends with the folder at the latest, so that a test that failed leaves none behind. */
