@@ -9,17 +9,19 @@ import { show } from "./ecp-wallet-show.ts";
 
 const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps them until a full node has signed for them
 
-  ecp-wallet init  --data DIR [passphrase] [--segments N]   make key and journal (once)
-  ecp-wallet run   --data DIR [passphrase] [--socket PATH] [--socket-mode 0600]
-                                                            answer the agent at a Unix socket
-  ecp-wallet show  --data DIR                               the device's name; needs no passphrase
+  ecp-wallet init  --data DIR KEY [--segments N]      make key and journal (once)
+  ecp-wallet run   --data DIR KEY [--socket PATH] [--socket-mode 0600] [--socket-fd 0] [--exit-with-parent]
+                                                      answer the agent at a Unix socket
+  ecp-wallet show  --data DIR                         the device's name; needs no passphrase
 
-  passphrase: --passphrase-file FILE (mode 0600), --passphrase-fd N, or typed at the terminal
+  KEY: --passphrase-file FILE (mode 0600), --passphrase-fd N, or typed at the terminal; or --insecure for a key without passphrase.
+       After a wrong one the next try waits: 1 s, 2 s, 4 s … 60 s, until one is right.
   --segments N: the journal's size in MiB, ${segmentsMin} to ${segmentsMax}, default ${segmentsDefault}; fixed once made
-  --socket PATH: default DIR/wallet.sock
+  --socket PATH: default DIR/wallet.sock; --socket-fd 0: the standard input is the listening socket (StandardInput=socket)
+  --exit-with-parent: end when the standard input ends
 
-exit codes: 0 done · 64 wrong usage · 65 damaged data · 66 file missing · 69 socket taken · 73 exists already
-            74 write failed (start again: it recovers) · 77 wrong passphrase or no permission
+exit codes: 0 done · 64 wrong usage · 65 damaged data · 66 file missing · 69 socket or folder taken · 73 there already,
+            or cannot be made · 74 write failed (start again: it recovers) · 77 wrong passphrase or no permission
 `;
 
 /** `serve` is what `run` becomes; nobody calls it by hand. */
