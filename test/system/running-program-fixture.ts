@@ -123,6 +123,11 @@ export class RunningProgram {
     return this.#lines.map(jsonOf).filter((event) => event !== undefined);
   }
 
+  /** Writes to its standard input. */
+  write(text: string): void {
+    this.#child.stdin?.write(text);
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.#child.kill(signal);
   }

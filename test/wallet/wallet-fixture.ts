@@ -92,12 +92,13 @@ export interface FixtureOptions {
   readonly segmentBlocks?: number;
   /** Where the journal's folder is made, or is already: then it is opened as it is. */
   readonly parent?: string;
+  readonly key?: DeviceKey;
 }
 
 export class WalletFixture {
   readonly folder: string;
   readonly clock = new TestClock();
-  readonly key: DeviceKey = deviceKeyOf(new Uint8Array(32).fill(7));
+  readonly key: DeviceKey;
   readonly node = new NodeFixture();
   policy: WalletPolicy;
   journal: Journal;
@@ -111,6 +112,7 @@ export class WalletFixture {
   constructor(t: Pick<TestContext, "after">, options: FixtureOptions = {}) {
     const parent = options.parent ?? mkdtempSync(path.join(tmpdir(), "ecp-wallet-test-"));
     this.folder = path.join(parent, "journal");
+    this.key = options.key ?? deviceKeyOf(new Uint8Array(32).fill(7));
     const nodes = [{ name: "node", publicKey: this.node.publicKey, share: new Uint8Array(32) }];
     this.policy = { ...emptyPolicy, meters: [meterOf()], nodes, sealEveryS: 0, ...options.policy };
     if (!existsSync(this.folder))
