@@ -2,16 +2,19 @@
  * A device's chain of records in one epoch: which place a record takes, and up to where the chain is whole.
  *
  * A record takes the place of its sequence unless the chain contradicts it: another record stands there, or its predecessor
- * (the record that its `previous` speaks of) is there with another digest. Then it is a fork: kept as evidence, never booked,
- * and the first one stays. A record that came before its predecessor waits in its place; if the predecessor then contradicts
- * it, it leaves the place and becomes evidence too. So where places touch, their chain is whole, whatever the order of arrival.
+ * (the record that its `previous` speaks of) is there with another digest, or the epoch has ended before it. Then it is
+ * evidence: kept, never booked, and the first one stays. A record that came before its predecessor waits in its place; if the
+ * predecessor then contradicts it, it leaves the place and becomes evidence too. So where places touch, their chain is whole,
+ * whatever the order of arrival.
  */
 import assert from "node:assert/strict";
 import { decodeCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
-import { hasValues, statuses } from "../protocol/reading-status.ts";
-import { decodeRecordPayload, eventCodes, previousBytes, type RecordContent } from "../protocol/record.ts";
-import type { CountedRow, SequenceRange, Span, StoredEpoch, StoreTransaction } from "./store.ts";
+import { clockStates, hasValues, statuses } from "../protocol/reading-status.ts";
+import { decodeRecordPayload, type EventContent, previousBytes, type RecordContent } from "../protocol/record.ts";
+import { type DroppedRange, droppedOf, endsEpoch } from "./chain-events.ts";
+import { spansOf, withoutGone, withSpan } from "./chain-spans.ts";
+import type { CountedRow, DeclaredDrop, SequenceRange, Span, StoredEpoch, StoreTransaction } from "./store.ts";
 
 /** A limit, so that a chain which closes after long does not hold up everyone: the rest is settled by the next batches. */
 export const settledPerBatchMax = 2_000;
@@ -24,44 +27,62 @@ export interface Arrival {
   readonly bytes: Uint8Array;
   readonly receivedMs: number;
   readonly voided?: SequenceRange;
+  readonly dropped: readonly DroppedRange[];
 }
 
-export type Placement = "stored" | "duplicate" | "fork" | "evidence-full";
-
-/** The void that a record declares; "bad-void" unless it ends just before the record itself. */
-export function voidOf(content: RecordContent): SequenceRange | "bad-void" | undefined {
-  if (content.kind === "reading") return undefined;
-  const [declared, second] = content.events.filter(([code]) => code === eventCodes.void);
-  if (declared === undefined) return undefined;
-  const [, first, last, ...rest] = declared;
-  if (second !== undefined || rest.length > 0 || typeof first !== "number" || typeof last !== "number")
-    return "bad-void";
-  return first >= 1 && first <= last && last === content.sequence - 1 ? { first, last } : "bad-void";
-}
+export type EvidenceReason = "fork" | "epoch-ended";
+export type Placement = "stored" | "duplicate" | EvidenceReason | "evidence-full";
 
 export class Chain {
   readonly device: number;
   readonly epoch: number;
-  readonly held: boolean;
-  #spans: Span[];
-  #saved: readonly Span[];
-  #settledThrough: number;
-  #evidence: number;
+  #publicKey!: Uint8Array;
+  #held!: boolean;
+  #ended: number | undefined;
+  #spans!: readonly Span[];
+  #saved!: readonly Span[];
+  #settledThrough!: number;
+  #evidence!: number;
+  /** Declared within this epoch by records that are not settled. */
+  #drops!: readonly DeclaredDrop[];
+  /** What is not there up to here was dropped, and does not come any more. */
+  #gone!: number;
   /** The last settled record in the unbroken part; −1 where that is not known without asking the store. */
   #settledTip = -1;
+  /** Settled records of events that concern other epochs, too. */
+  #effects: EventContent[] = [];
 
   constructor(device: number, stored: StoredEpoch) {
     this.device = device;
     this.epoch = stored.epoch;
-    this.held = stored.held;
-    this.#spans = [...stored.spans];
+    this.reload(stored);
+  }
+
+  /** Takes over what the store says, after something else than records has changed the epoch. */
+  reload(stored: StoredEpoch): void {
+    this.#publicKey = stored.publicKey;
+    this.#held = stored.held;
+    this.#ended = stored.ended;
+    this.#spans = stored.spans;
     this.#saved = stored.spans;
     this.#settledThrough = stored.settledThrough;
     this.#evidence = stored.evidence;
+    this.#drops = stored.drops;
+    this.#gone = stored.gone;
+    this.#settledTip = -1;
+    this.#passGone();
     if (this.#settledThrough === 0 && this.through === 0) this.#settledTip = 0;
   }
 
-  /** All up to here are stored, or voided. */
+  get publicKey(): Uint8Array {
+    return this.#publicKey;
+  }
+
+  get held(): boolean {
+    return this.#held;
+  }
+
+  /** All up to here are stored, voided or dropped. */
   get through(): number {
     const first = this.#spans[0];
     return first?.first === 1 ? first.last : 0;
@@ -85,9 +106,22 @@ export class Chain {
     return last !== undefined && sequence <= last.last;
   }
 
+  /** Settled records, since the last call, with events that concern other epochs. */
+  takeEffects(): EventContent[] {
+    return this.#effects.splice(0);
+  }
+
+  /** Passes what a settled record of another epoch declares as dropped. Returns whether the chain is whole further than before. */
+  drop(last: number): boolean {
+    const before = this.through;
+    this.#gone = Math.max(this.#gone, last);
+    this.#passGone();
+    return this.through !== before;
+  }
+
   /** Gives a record its place, or keeps it as evidence. */
   async place(tx: StoreTransaction, arrival: Arrival): Promise<Placement> {
-    const { content, digest, voided } = arrival;
+    const { content, digest, voided, dropped } = arrival;
     const { device, epoch } = this;
     const { sequence } = content;
     const predecessor = voided ? voided.first - 1 : sequence - 1;
@@ -95,23 +129,31 @@ export class Chain {
     if (this.mayHold(sequence)) {
       const seat = await tx.seat(device, epoch, sequence);
       if (seat && equalBytes(seat.digest, digest)) return "duplicate";
-      if (seat) return this.#keepAsEvidence(tx, arrival);
+      if (seat) return this.#keepAsEvidence(tx, arrival, "fork");
     }
+    if (this.#ended !== undefined && sequence > this.#ended) return this.#keepAsEvidence(tx, arrival, "epoch-ended");
     const before = await this.#digestsAt(tx, predecessor);
     if (before.seated !== undefined && !follows(content.previous, before.seated))
-      return this.#keepAsEvidence(tx, arrival);
+      return this.#keepAsEvidence(tx, arrival, "fork");
     if (before.seated === undefined && before.evidence.some((other) => follows(content.previous, other)))
-      return this.#keepAsEvidence(tx, arrival);
+      return this.#keepAsEvidence(tx, arrival, "fork");
+    // Where it was dropped, or voided, what follows it stands already, and stays.
+    if (sequence < this.through && (await this.#isContradicted(tx, sequence, digest)))
+      return this.#keepAsEvidence(tx, arrival, "fork");
 
     const highest = this.#spans.at(-1)?.last ?? 0;
     // In order, on a chain that is settled so far: settled at once. The rule of settle(), without reading back.
     const settled = !this.held && predecessor === this.through && this.#settledTip === predecessor;
     const seat = { sequence, predecessor, digest, previous: content.previous, settled };
-    await tx.addSeat(device, epoch, { ...seat, bytes: arrival.bytes, receivedMs: arrival.receivedMs }, voided);
-    const late = sequence <= this.#settledThrough; // within a void, or it would have stood there
+    const { bytes, receivedMs } = arrival;
+    await tx.addSeat(device, epoch, { ...seat, bytes, receivedMs }, { voided, dropped });
+    const late = sequence <= this.#settledThrough; // within a void or a drop, or it would have stood there
     this.#spans = withSpan(this.#spans, { first: voided?.first ?? sequence, last: sequence, digest });
+    const declared = dropped.filter((range) => range.epoch === epoch);
+    this.#drops = [...this.#drops, ...declared.map(({ last }) => ({ last, sequence }))];
+    this.#passGone();
     if (settled) {
-      await countRows(tx, device, epoch, content);
+      await this.#book(tx, content);
       this.#settledThrough = sequence;
       this.#settledTip = sequence;
     }
@@ -126,12 +168,12 @@ export class Chain {
     const { device, epoch } = this;
     const through = this.through;
     const records = await tx.unsettled(device, epoch, this.#settledThrough, through, limit);
-    for (const record of records) await this.#settleOne(tx, record);
+    for (const record of records) if (this.#ended === undefined) await this.#settleOne(tx, record);
     const last = records.at(-1);
-    this.#settledThrough = records.length < limit || last === undefined ? through : last.sequence;
+    this.#settledThrough = this.#ended ?? (records.length < limit || last === undefined ? through : last.sequence);
     const tip = await tx.seat(device, epoch, this.#settledThrough);
     this.#settledTip = tip?.settled ? tip.sequence : -1;
-    return this.#settledThrough < through;
+    return this.#settledThrough < this.through;
   }
 
   /** Writes where the chain stands, after the records of a batch, with the receipt for them. */
@@ -140,6 +182,7 @@ export class Chain {
     const kept = new Set(this.#spans.map((span) => span.first));
     await tx.saveEpoch(this.device, this.epoch, {
       settledThrough: this.#settledThrough,
+      ended: this.#ended,
       whole: this.#spans[0]?.first === 1 ? this.#spans[0] : undefined,
       removedFirsts: this.#saved.filter(({ first }) => first !== 1 && !kept.has(first)).map(({ first }) => first),
       changedSpans: this.#spans.filter(({ first, last }) => first !== 1 && was.get(first) !== last),
@@ -147,6 +190,18 @@ export class Chain {
       nowMs,
     });
     this.#saved = this.#spans;
+  }
+
+  /**
+   * A drop within this epoch counts once all from it to the record that declares it is there. So the digest at `through` hangs
+   * on that record, and releases nothing in a wallet that has not declared it.
+   */
+  #passGone(): void {
+    for (const { last, sequence } of this.#drops) {
+      const span = this.#spans.find((one) => one.first <= sequence && sequence <= one.last);
+      if (span && span.first <= last + 1) this.#gone = Math.max(this.#gone, last);
+    }
+    this.#spans = withoutGone(this.#spans, this.#gone);
   }
 
   /** What stands at a sequence: the record in its place, or the records that are evidence of a fork there. */
@@ -163,17 +218,23 @@ export class Chain {
     return { seated: undefined, evidence };
   }
 
-  async #keepAsEvidence(tx: StoreTransaction, arrival: Arrival): Promise<Placement> {
+  async #keepAsEvidence(tx: StoreTransaction, arrival: Arrival, reason: EvidenceReason): Promise<Placement> {
     const { content, digest, bytes, receivedMs } = arrival;
     const { device, epoch } = this;
     const known = this.#evidence > 0 ? await tx.evidenceDigests(device, epoch, content.sequence) : [];
-    if (known.some((other) => equalBytes(other, digest))) return "fork";
+    if (known.some((other) => equalBytes(other, digest))) return reason;
     if ((await tx.evidenceCount(device)) >= evidencePerDeviceMax) return "evidence-full";
-    await tx.addEvidence(device, epoch, { sequence: content.sequence, digest, bytes, reason: "fork", receivedMs });
+    await tx.addEvidence(device, epoch, { sequence: content.sequence, digest, bytes, reason, receivedMs });
     this.#evidence++;
     // Records that wait for a predecessor with this digest have it now, and it is not of the chain.
     await this.#removeFollowersOf(tx, content.sequence, digest);
-    return "fork";
+    return reason;
+  }
+
+  /** Whether what stands in the whole part behind a sequence speaks of another record than this one. */
+  async #isContradicted(tx: StoreTransaction, sequence: number, digest: Uint8Array): Promise<boolean> {
+    const followers = await this.#followersOf(tx, sequence);
+    return followers.some((one) => one.sequence <= this.through && !follows(one.previous, digest));
   }
 
   /** Records that stand behind a new one and speak of another than it leave their places. */
@@ -184,7 +245,8 @@ export class Chain {
 
   async #removeFollowersOf(tx: StoreTransaction, sequence: number, digest: Uint8Array): Promise<void> {
     for (const follower of await this.#followersOf(tx, sequence))
-      if (follows(follower.previous, digest)) await this.#unseat(tx, follower.sequence, follower.digest);
+      if (follower.sequence > this.through && follows(follower.previous, digest))
+        await this.#unseat(tx, follower.sequence, follower.digest);
   }
 
   async #followersOf(tx: StoreTransaction, sequence: number) {
@@ -200,11 +262,34 @@ export class Chain {
     assert(seat && !seat.settled, "a settled record has its predecessor, so nothing can contradict it");
     await tx.unseat(device, epoch, sequence, "fork");
     this.#evidence++;
-    this.#spans = spansOf(await tx.seats(device, epoch), await tx.voids(device, epoch));
+    await this.#readAgain(tx);
     await this.#removeFollowersOf(tx, sequence, digest);
   }
 
-  /** A record within a void that came after all (it wins), and those that waited for it there. */
+  /** The spans anew, after records have left their places. */
+  async #readAgain(tx: StoreTransaction): Promise<void> {
+    const { device, epoch } = this;
+    this.#spans = spansOf(await tx.seats(device, epoch), await tx.voids(device, epoch));
+    const { drops, gone } = await tx.drops(device, epoch);
+    this.#drops = drops;
+    this.#gone = gone;
+    this.#passGone();
+  }
+
+  /** Nothing behind the epoch's last record is part of it. */
+  async #end(tx: StoreTransaction, sequence: number): Promise<void> {
+    const { device, epoch } = this;
+    this.#ended = sequence;
+    if ((this.#spans.at(-1)?.last ?? 0) <= sequence) return;
+    for (const seat of await tx.seats(device, epoch)) {
+      if (seat.sequence <= sequence) continue;
+      await tx.unseat(device, epoch, seat.sequence, "epoch-ended");
+      this.#evidence++;
+    }
+    await this.#readAgain(tx);
+  }
+
+  /** A record within a void or a drop that came after all (it wins), and those that waited for it there. */
   async #settleLate(tx: StoreTransaction, sequence: number): Promise<void> {
     for (let next = sequence; next <= this.#settledThrough; next++) {
       const [record] = await tx.unsettled(this.device, this.epoch, next - 1, next, 1);
@@ -216,12 +301,31 @@ export class Chain {
     tx: StoreTransaction,
     record: { sequence: number; predecessor: number; bytes: Uint8Array },
   ): Promise<boolean> {
-    const { device, epoch } = this;
-    const before = record.predecessor === 0 ? undefined : await tx.seat(device, epoch, record.predecessor);
-    if (record.predecessor !== 0 && !before?.settled) return false;
-    await tx.settle(device, epoch, record.sequence);
-    await countRows(tx, device, epoch, decodeRecordPayload(decodeCose(record.bytes).payload));
+    if (!(await this.#isSettledAt(tx, record.predecessor))) return false;
+    await tx.settle(this.device, this.epoch, record.sequence);
+    await this.#book(tx, decodeRecordPayload(decodeCose(record.bytes).payload));
     return true;
+  }
+
+  /** Whether the chain is settled at a sequence; where that was dropped, at the next one below that was not. */
+  async #isSettledAt(tx: StoreTransaction, sequence: number): Promise<boolean> {
+    if (sequence === 0) return true;
+    const { device, epoch } = this;
+    const seat = await tx.seat(device, epoch, sequence);
+    if (seat) return seat.settled;
+    if (sequence > this.#gone) return false;
+    const below = await tx.seatBelow(device, epoch, sequence);
+    return below === undefined || below.settled;
+  }
+
+  /** What a settled record brings about. */
+  async #book(tx: StoreTransaction, content: RecordContent): Promise<void> {
+    if (content.kind === "reading") return countRows(tx, this.device, this.epoch, content);
+    // Where later records are settled, a rotation within a void or a drop comes too late to end anything.
+    const isLast = endsEpoch(content) && content.sequence > this.#settledThrough;
+    if (isLast) await this.#end(tx, content.sequence);
+    const dropped = droppedOf(content) ?? [];
+    if (isLast || dropped.length > 0) this.#effects.push(content);
   }
 }
 
@@ -230,36 +334,15 @@ function follows(previous: Uint8Array, digest: Uint8Array): boolean {
   return equalBytes(previous, digest.subarray(0, previousBytes));
 }
 
-/** The spans with one more, joined where they touch or overlap. */
-function withSpan(spans: readonly Span[], added: Span): Span[] {
-  const last = spans.at(-1);
-  if (last === undefined || last.last < added.first - 1) return [...spans, added];
-  if (last.last === added.first - 1) return [...spans.slice(0, -1), { ...added, first: last.first }];
-  const before = spans.filter((span) => span.last < added.first - 1);
-  const after = spans.filter((span) => span.first > added.last + 1);
-  const touching = spans.slice(before.length, spans.length - after.length);
-  const end = [...touching, added].reduce((a, b) => (b.last > a.last ? b : a));
-  const first = Math.min(added.first, touching[0]?.first ?? added.first);
-  return [...before, { ...end, first }, ...after];
-}
-
-/** The same spans, made of all the records and voids of an epoch. */
-export function spansOf(
-  seats: readonly { readonly sequence: number; readonly digest: Uint8Array }[],
-  voids: readonly SequenceRange[],
-): Span[] {
-  const firstOf = new Map<number, number>(); // by the record that declares the void
-  for (const { first, last } of voids) firstOf.set(last + 1, Math.min(first, firstOf.get(last + 1) ?? first));
-  return seats.reduce<Span[]>(
-    (spans, { sequence, digest }) =>
-      withSpan(spans, { first: firstOf.get(sequence) ?? sequence, last: sequence, digest }),
-    [],
-  );
-}
-
-async function countRows(tx: StoreTransaction, device: number, epoch: number, content: RecordContent): Promise<void> {
-  if (content.kind !== "reading") return;
-  const { meter, generation, slotS, codes, rows, sequence } = content;
+async function countRows(
+  tx: StoreTransaction,
+  device: number,
+  epoch: number,
+  content: RecordContent & { kind: "reading" },
+): Promise<void> {
+  const { meter, generation, slotS, codes, rows, sequence, clockState } = content;
+  // Seconds since a boot are no time that a value could be booked for.
+  const isTimed = clockState !== clockStates.relative;
   for (const { timeS, status, values } of rows) {
     const row: CountedRow = {
       meter,
@@ -267,7 +350,7 @@ async function countRows(tx: StoreTransaction, device: number, epoch: number, co
       timeS,
       slotS,
       status,
-      booked: hasValues(status) && status !== statuses.manipulated && status !== statuses.outOfRange,
+      booked: isTimed && hasValues(status) && status !== statuses.manipulated && status !== statuses.outOfRange,
       values: values.flatMap((value, i) => [codes[i] as number, value]),
     };
     await tx.countRow(device, epoch, sequence, row);

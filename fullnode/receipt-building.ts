@@ -1,13 +1,17 @@
 /** What a receipt says about a chain, within the receipt's limits. */
+
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import {
   decodeReceipt,
   type Receipt,
   type ReceiptRange,
+  receiptKeptMax,
   receiptRangesMax,
   receiptRefusedMax,
   signReceipt,
 } from "../protocol/receipt.ts";
-import type { Chain } from "./chain.ts";
+import { previousBytes } from "../protocol/record.ts";
+import type { Arrival, Chain } from "./chain.ts";
 import type { NodeKeys } from "./node-keys.ts";
 import type { Span, StoreTransaction } from "./store.ts";
 
@@ -49,6 +53,34 @@ export async function receiptAgain(
   const names = (sequence: number) =>
     sequence <= through || ranges.some((range) => sequence >= range.first && sequence <= range.last);
   return through === chain.through && held === chain.held && [...touched].every(names) ? bytes : undefined;
+}
+
+/**
+ * Receipts that also name the records of a batch that are kept, be they in the chain or evidence; several where there are more
+ * runs than one receipt may name.
+ */
+export function withKept(receipt: Receipt, kept: readonly Arrival[]): Receipt[] {
+  const runs = runsOf(kept);
+  const receipts: Receipt[] = [];
+  for (let i = 0; i < runs.length; i += receiptKeptMax)
+    receipts.push({ ...receipt, kept: runs.slice(i, i + receiptKeptMax) });
+  return receipts.length > 0 ? receipts : [receipt];
+}
+
+/** Records of which each has the one before as predecessor. Those of two wallets may have come alternately. */
+function runsOf(kept: readonly Arrival[]): ReceiptRange[] {
+  const runs: { first: number; last: number; digest: Uint8Array }[] = [];
+  for (const { content, digest, voided } of kept.toSorted((a, b) => a.content.sequence - b.content.sequence)) {
+    const { sequence, previous } = content;
+    const predecessor = voided ? voided.first - 1 : sequence - 1;
+    if (runs.some((run) => run.last === sequence && equalBytes(run.digest, digest))) continue;
+    const before = runs.find(
+      (run) => run.last === predecessor && equalBytes(run.digest.subarray(0, previousBytes), previous),
+    );
+    if (before) Object.assign(before, { last: sequence, digest });
+    else runs.push({ first: sequence, last: sequence, digest });
+  }
+  return runs;
 }
 
 export function sealReceipt(receipt: Receipt, keys: NodeKeys): Uint8Array {

@@ -7,32 +7,28 @@
  * Batches form by themselves: what has come while the last batch was worked on is the next one. While one batch is
  * committed, the signatures of the next are already being verified.
  */
-import { type KeyObject, verify } from "node:crypto";
 import { setImmediate as immediate } from "node:timers/promises";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
-import { type CoseSign1, contentTypes, decodeCose, encodeCose, toBeSigned } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
-import { parseTopic } from "../protocol/mqtt-topic.ts";
-import { vetPublicKey } from "../protocol/public-key.ts";
-import { decodeRecordPayload, recordBytesMax } from "../protocol/record.ts";
-import { Refusal } from "../protocol/refusal.ts";
-import { type Arrival, Chain, settledPerBatchMax, voidOf } from "./chain.ts";
-import { type NodeKeys, sha256 } from "./node-keys.ts";
-import { buildReceipt, receiptAgain, sealReceipt } from "./receipt-building.ts";
+import { type EventContent, recordBytesMax } from "../protocol/record.ts";
+import { certificateIn } from "../protocol/rotation.ts";
+import { type Arrival, Chain, type Placement, settledPerBatchMax } from "./chain.ts";
+import { droppedOf } from "./chain-events.ts";
+import { EarlyRecords } from "./early-records.ts";
+import type { NodeKeys } from "./node-keys.ts";
+import { buildReceipt, receiptAgain, sealReceipt, withKept } from "./receipt-building.ts";
+import { type Examined, type Message, RecordExamination, type Refused } from "./record-examination.ts";
 import { RefusalTally, type RefusedSample } from "./refusal-tally.ts";
-import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
-import type { QuarantinedRecord, Store, StoreTransaction } from "./store.ts";
+import type { KnownDevice, Registry } from "./registry.ts";
+import type { Store, StoreTransaction } from "./store.ts";
 import { isPassingStoreError } from "./store-sqlite-failure.ts";
+import { announce, epochsPerDeviceMax, succeed } from "./succession.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
 
 export const batchRecordsMax = 512;
 export const queuedRecordsMax = 20_000;
-export const quarantinePerNameMax = 64;
-export const quarantineTotalMax = 4_096;
-export const epochsPerDeviceMax = 256;
 const cachedChainsMax = 50_000;
-const cachedTopicsMax = 50_000;
 const adoptedPerTurnMax = 512;
 
 export type RecordState = "settled" | "provisional" | "held";
@@ -70,20 +66,13 @@ export interface RecordPathParts {
   readonly fail: (error: unknown) => void;
 }
 
-interface Message {
-  readonly topic: string;
-  readonly payload: Uint8Array;
-  readonly receivedMs: number;
-  /** Set where the record comes out of quarantine. */
-  readonly adopted?: QuarantinedRecord;
-}
-
-/** A record whose signature holds. */
-interface Examined extends Arrival {
-  readonly message: Message;
-  readonly name: string;
-  /** Undefined: nobody has enrolled it. */
-  readonly device: KnownDevice | undefined;
+/** What a batch brings to one chain. */
+interface Group {
+  readonly device: KnownDevice;
+  readonly sequences: Set<number>;
+  /** The records that are kept, in the chain or as evidence. */
+  readonly kept: Arrival[];
+  changed: boolean;
 }
 
 export interface RecordCounts {
@@ -97,17 +86,21 @@ export class RecordPath {
   readonly #parts: RecordPathParts;
   readonly #queue: Message[] = [];
   readonly #chains = new Map<string, Chain>();
-  readonly #namesByTopic = new Map<string, string>();
+  readonly #examination: RecordExamination;
+  readonly #early = new EarlyRecords<Message>();
   readonly #refusals: RefusalTally;
   readonly #counts = { stored: 0, duplicates: 0, receipts: 0 };
   #working: Promise<void> | undefined;
   #stopped = false;
   #foreignChanges = -1;
+  /** What was known of the store was dropped, and is to be read again. */
+  #lookAgain = false;
   /** Chains that have more to settle than one batch may. */
   readonly #unsettled = new Set<Chain>();
 
   constructor(parts: RecordPathParts) {
     this.#parts = parts;
+    this.#examination = new RecordExamination(parts.store, parts.registry);
     this.#refusals = new RefusalTally(parts.clock, (sample) => {
       parts.log.warn("refused", { detail: verdictSentences[sample.reason], ...sample });
       parts.report({ event: "refused", ...sample });
@@ -165,22 +158,22 @@ export class RecordPath {
       examined = this.#examine(next); // before the commit blocks this thread: the pool verifies meanwhile
       await this.#commit(batch);
       await immediate(); // sockets and timers have their turn, however much there is to do
-      if (next.length === 0 && this.#queue.length === 0 && this.#unsettled.size === 0) return;
+      if (next.length === 0 && this.#queue.length === 0 && this.#unsettled.size === 0 && !this.#lookAgain) return;
     }
   }
 
   async #noticeForeignChanges(): Promise<void> {
-    const { store, registry } = this.#parts;
+    const { store } = this.#parts;
     const changes = await store.foreignChanges();
     if (changes === this.#foreignChanges) return;
+    this.#forgetChains();
     this.#foreignChanges = changes;
-    registry.forget();
-    this.#chains.clear();
-    this.#unsettled.clear();
+    this.#lookAgain = false;
     for (const { device, epoch } of await store.epochsToSettle(cachedChainsMax)) {
-      const chain = await store.transaction((tx) => this.#chain(tx, device, epoch, 0));
+      const chain = await store.transaction((tx) => this.#knownChain(tx, device, epoch));
       if (chain) this.#unsettled.add(chain);
     }
+    this.#pushAgain(this.#early.takeAll());
     const adopted = await store.releasedQuarantine(adoptedPerTurnMax);
     if (adopted.length === adoptedPerTurnMax) this.#foreignChanges = -1; // there may be more
     for (const record of adopted)
@@ -192,75 +185,47 @@ export class RecordPath {
       });
   }
 
+  #forgetChains(): void {
+    this.#parts.registry.forget();
+    this.#chains.clear();
+    this.#unsettled.clear();
+    this.#foreignChanges = -1;
+    this.#lookAgain = true;
+  }
+
+  #pushAgain(messages: readonly Message[]): void {
+    for (const message of messages) this.#queue.push({ ...message, early: true });
+  }
+
   /** Decode, registry, signature. The signatures of a batch are verified together, on the thread pool. */
-  async #examine(messages: readonly Message[]): Promise<Examined[]> {
-    const examined = await Promise.all(
-      messages.map(async (message) => {
-        try {
-          return await this.#examineOne(message);
-        } catch (error) {
-          if (!(error instanceof Refusal)) throw error;
-          this.#refusals.add(error.reason, message.topic, error.message);
-          return undefined;
-        }
-      }),
-    );
-    return examined.filter((record) => record !== undefined);
-  }
-
-  async #examineOne(message: Message): Promise<Examined | undefined> {
-    const name = this.#nameOf(message.topic);
-    if (name === undefined) return this.#refuse("unknown-topic", message);
-    const cose = decodeCose(message.payload, contentTypes.record, recordBytesMax);
-    const content = decodeRecordPayload(cose.payload);
-    const voided = voidOf(content);
-    if (voided === "bad-void") return this.#refuse("bad-void", message);
-    // The form without tag and kid: what a broker adds or changes outside the signature is not stored.
-    const { protectedHeader, payload, signature } = cose;
-    const bytes = encodeCose({ protectedHeader, payload, signature });
-    const digest = sha256(bytes);
-    const { receivedMs } = message;
-    const device = await this.#parts.registry.device(name);
-    const record = { message, name, device, content, bytes, digest, receivedMs, ...(voided && { voided }) };
-    if (device === undefined) return (await this.#isStrangersOwn(record, cose)) ? record : undefined;
-
-    // The digest covers the signature, so a record that is stored with this digest has been verified.
-    const chain = this.#chains.get(chainKey(device.id, content.epoch));
-    if (chain === undefined || chain.mayHold(content.sequence)) {
-      const stored = await this.#parts.store.digest(device.id, content.epoch, content.sequence);
-      if (stored && equalBytes(stored, digest)) return record;
-    }
-    if (await holds(cose, device.key)) return record;
-    // The kid is a hint that anyone may have changed: it only says which refusal helps most.
-    const signedByOther = cose.kid !== undefined && !equalBytes(cose.kid, device.kid);
-    return this.#refuse(signedByOther ? "wrong-device" : "signature-invalid", message);
-  }
-
-  /** Whether a record of a device that nobody enrolled is signed by the key that its topic names, and there is room for it. */
-  async #isStrangersOwn(record: Examined, cose: CoseSign1): Promise<boolean> {
-    const { ofName, total } = await this.#parts.store.quarantineCount(record.name);
-    if (ofName >= quarantinePerNameMax || total >= quarantineTotalMax) {
-      this.#refuse("quarantine-full", record.message);
-      return false;
-    }
-    const { publicKey, key } = keyOfName(record.name);
-    if (await holds(cose, key)) {
-      vetPublicKey(publicKey);
-      return true;
-    }
-    this.#refuse("signature-invalid", record.message);
-    return false;
+  async #examine(messages: readonly Message[]): Promise<(Examined | Refused)[]> {
+    const mayHold = (device: number, epoch: number, sequence: number) =>
+      this.#chains.get(chainKey(device, epoch))?.mayHold(sequence) ?? true;
+    const examined = await Promise.all(messages.map((message) => this.#examination.examine(message, mayHold)));
+    return examined.filter((record) => {
+      if (!("refused" in record)) return true;
+      const { refused, message, detail, early } = record;
+      this.#refusals.add(refused, message.topic, detail);
+      if (early && !message.early && !message.adopted) this.#early.keep(early.name, early.epoch, message);
+      return message.adopted !== undefined; // it leaves the quarantine
+    });
   }
 
   /** Places a batch and writes its receipts, in one transaction; publishes them after it. */
-  async #commit(batch: readonly Examined[]): Promise<void> {
+  async #commit(batch: readonly (Examined | Refused)[]): Promise<void> {
     if (batch.length === 0 && this.#unsettled.size === 0) return;
-    const { store, publish, report, log, clock } = this.#parts;
+    const { store, registry, publish, report, log, clock } = this.#parts;
     const nowMs = clock.wallMs();
     // Between batches only: within one, two objects for one chain would not know of each other.
-    if (this.#chains.size > cachedChainsMax) this.#chains.clear();
+    if (this.#chains.size > cachedChainsMax) this.#forgetChains();
     try {
-      const { receipts, events, refused, duplicates } = await store.transaction((tx) => this.#place(tx, batch, nowMs));
+      const { receipts, events, refused, duplicates, announced } = await store.transaction(async (tx) => {
+        // Others may have written since the last look; nobody can while this transaction runs.
+        if ((await store.foreignChanges()) !== this.#foreignChanges) {
+          this.#forgetChains();
+        }
+        return this.#place(tx, batch, nowMs);
+      });
       // POINT OF NO RETURN, passed: records, ledger queue and receipts are on disk. What the receipts promise is kept.
       this.#counts.stored += events.length;
       this.#counts.duplicates += duplicates;
@@ -268,11 +233,14 @@ export class RecordPath {
       publish(receipts);
       for (const event of events) report(event);
       for (const { reason, message } of refused) this.#refusals.add(reason, message.topic);
+      for (const { device, epoch } of announced) {
+        registry.forgetDevice(device);
+        this.#pushAgain(this.#early.take(device, epoch));
+      }
     } catch (error) {
       // Nothing of the batch is stored and nothing was promised: the devices send it again.
-      this.#chains.clear();
-      this.#unsettled.clear();
-      this.#foreignChanges = -1; // read again what there is to settle
+      this.#forgetChains();
+      this.#lookAgain = false; // not before the next wake: what failed now would fail at once again
       if (!isPassingStoreError(error)) throw error;
       log.error("the store could not take a batch", {
         records: batch.length,
@@ -282,13 +250,17 @@ export class RecordPath {
     }
   }
 
-  async #place(tx: StoreTransaction, batch: readonly Examined[], nowMs: number) {
+  async #place(tx: StoreTransaction, batch: readonly (Examined | Refused)[], nowMs: number) {
     const events: (StoredEvent & { chain: Chain })[] = [];
     const refused: { reason: VerdictReason; message: Message }[] = [];
-    const touched = new Map<Chain, { device: KnownDevice; sequences: Set<number>; changed: boolean }>();
+    const announced: { device: string; epoch: number }[] = [];
+    const touched = new Map<Chain, Group>();
     let duplicates = 0;
     for (const record of batch) {
-      const { device, content, message } = record;
+      const { message } = record;
+      if (message.adopted) await tx.removeQuarantined(message.adopted.name, message.adopted.digest);
+      if ("refused" in record) continue;
+      const { device, content } = record;
       if (device === undefined) {
         const { name, digest, bytes, receivedMs } = record;
         const { epoch, sequence } = content;
@@ -296,79 +268,159 @@ export class RecordPath {
         refused.push({ reason: "unknown-device", message });
         continue;
       }
-      if (message.adopted) await tx.removeQuarantined(message.adopted.name, message.adopted.digest);
-      const chain = await this.#chain(tx, device.id, content.epoch, nowMs);
-      if (chain === undefined) {
-        refused.push({ reason: "too-many-epochs", message });
+      const chain = await this.#chainFor(tx, device, record, nowMs);
+      if (!(chain instanceof Chain)) {
+        refused.push({ reason: chain, message });
         continue;
       }
+      if (!device.keys.has(content.epoch)) announced.push({ device: device.name, epoch: content.epoch });
       const evidenceBefore = chain.evidence;
       const placement = await chain.place(tx, record);
-      const group = touched.get(chain) ?? { device, sequences: new Set(), changed: false };
+      const group: Group = touched.get(chain) ?? { device, sequences: new Set(), kept: [], changed: false };
       touched.set(chain, group);
       group.sequences.add(content.sequence);
       group.changed ||= placement === "stored" || chain.evidence !== evidenceBefore;
+      if (placement !== "evidence-full") group.kept.push(record);
       if (placement === "duplicate") duplicates++;
       else if (placement !== "stored") refused.push({ reason: placement, message });
       else {
         const { epoch, sequence } = content;
         events.push({ event: "stored", device: device.did, epoch, sequence, state: "held", chain });
       }
+      const next = await this.#announce(tx, record, placement, nowMs);
+      if (next !== undefined) announced.push({ device: device.name, epoch: next });
     }
-    await this.#settle(tx, touched, nowMs);
-    const receipts: OutgoingReceipt[] = [];
-    for (const [chain, { device, sequences, changed }] of touched) {
-      let bytes = changed ? undefined : await receiptAgain(tx, chain, sequences);
-      if (bytes === undefined) {
-        const receipt = await buildReceipt(tx, chain, device.kid, sequences, Math.floor(nowMs / 1000));
-        bytes = sealReceipt(receipt, this.#parts.keys);
-        await chain.save(tx, nowMs, bytes);
-      }
-      receipts.push({ device: device.name, epoch: chain.epoch, bytes });
-    }
-    return { receipts, refused, duplicates, events: events.map(withState) };
+    const passed = await this.#settle(tx, touched, announced, nowMs);
+    const receipts = await this.#receipts(tx, touched, nowMs);
+    for (const chain of passed) if (!touched.has(chain)) receipts.push(await this.#receiptFor(tx, chain, nowMs));
+    return { receipts, refused, duplicates, announced, events: events.map(withState) };
   }
 
-  /** Settles what a batch has closed, and a part of what earlier ones left. */
-  async #settle(tx: StoreTransaction, touched: ReadonlyMap<Chain, unknown>, nowMs: number): Promise<void> {
-    for (const chain of new Set([...touched.keys(), ...this.#unsettled])) {
+  async #receipts(tx: StoreTransaction, touched: ReadonlyMap<Chain, Group>, nowMs: number): Promise<OutgoingReceipt[]> {
+    const { keys } = this.#parts;
+    const receipts: OutgoingReceipt[] = [];
+    for (const [chain, { device, sequences, kept, changed }] of touched) {
+      const { epoch } = chain;
+      const again = changed || chain.evidence > 0 ? undefined : await receiptAgain(tx, chain, sequences);
+      if (again) {
+        receipts.push({ device: device.name, epoch, bytes: again });
+        continue;
+      }
+      const receipt = await buildReceipt(tx, chain, device.kid, sequences, Math.floor(nowMs / 1000));
+      const named = chain.evidence > 0 ? withKept(receipt, kept) : [receipt];
+      const sealed = named.map((one) => sealReceipt(one, keys));
+      // Duplicates in an epoch with evidence cost signatures, and no write.
+      if (changed || chain.evidence === 0) await chain.save(tx, nowMs, sealed.at(-1));
+      receipts.push(...sealed.map((bytes) => ({ device: device.name, epoch, bytes })));
+    }
+    return receipts;
+  }
+
+  /** A receipt for a chain that is whole further than before by what another epoch says. */
+  async #receiptFor(tx: StoreTransaction, chain: Chain, nowMs: number): Promise<OutgoingReceipt> {
+    const name = await tx.deviceName(chain.device);
+    const device = await this.#parts.registry.device(name);
+    if (device === undefined) throw new Error(`the device ${name} has records and is not in the registry`);
+    const receipt = await buildReceipt(tx, chain, device.kid, new Set(), Math.floor(nowMs / 1000));
+    const bytes = sealReceipt(receipt, this.#parts.keys);
+    await chain.save(tx, nowMs, bytes);
+    return { device: name, epoch: chain.epoch, bytes };
+  }
+
+  /** The epoch that a rotation in this record has made known, if any. */
+  async #announce(
+    tx: StoreTransaction,
+    { device, content, rotation }: Examined,
+    placement: Placement,
+    nowMs: number,
+  ): Promise<number | undefined> {
+    if (device === undefined || rotation === undefined) return undefined;
+    if (placement === "duplicate" || placement === "evidence-full") return undefined;
+    const { epoch, sequence } = content;
+    const parent = placement === "stored" ? { epoch, sequence } : undefined;
+    await this.#chains.get(chainKey(device.id, rotation.nextEpoch))?.save(tx, nowMs);
+    const isNew = await announce(tx, device.id, rotation, parent, nowMs);
+    if (isNew) await this.#reload(tx, device.id, rotation.nextEpoch);
+    return isNew ? rotation.nextEpoch : undefined;
+  }
+
+  /**
+   * Settles what a batch has closed, and a part of what earlier ones left; and what follows of it for other epochs. Gives the
+   * chains that are whole further than before by what another epoch says.
+   */
+  async #settle(
+    tx: StoreTransaction,
+    touched: ReadonlyMap<Chain, Group>,
+    announced: { device: string; epoch: number }[],
+    nowMs: number,
+  ): Promise<ReadonlySet<Chain>> {
+    const chains = [...new Set([...touched.keys(), ...this.#unsettled])];
+    const passed = new Set<Chain>();
+    for (const chain of chains) {
       const before = chain.settledThrough;
       const more = await chain.settle(tx, settledPerBatchMax);
       if (more) this.#unsettled.add(chain);
       else this.#unsettled.delete(chain);
-      if (chain.settledThrough !== before && !touched.has(chain)) await chain.save(tx, nowMs);
+      if (chain.settledThrough !== before && !touched.get(chain)?.changed) await chain.save(tx, nowMs);
+      for (const content of chain.takeEffects()) {
+        for (const range of droppedOf(content) ?? []) {
+          if (range.epoch === chain.epoch) continue;
+          const other = await this.#knownChain(tx, chain.device, range.epoch);
+          if (!other?.drop(range.last)) continue;
+          passed.add(other);
+          chains.push(other);
+          const otherGroup = touched.get(other);
+          if (otherGroup) otherGroup.changed = true;
+        }
+        const next = await this.#succeed(tx, chain, content, nowMs);
+        if (next === undefined) continue;
+        announced.push({ device: await tx.deviceName(chain.device), epoch: next.epoch });
+        chains.push(next);
+      }
     }
+    return passed;
   }
 
-  /** The chain of an epoch; a new epoch that the owner has not agreed to is held. Undefined: the device has too many. */
-  async #chain(tx: StoreTransaction, device: number, epoch: number, nowMs: number): Promise<Chain | undefined> {
+  /** The chain of the new key, after a settled rotation. */
+  async #succeed(tx: StoreTransaction, chain: Chain, content: EventContent, nowMs: number): Promise<Chain | undefined> {
+    const certificate = certificateIn(content)?.certificate;
+    if (certificate === undefined) return undefined;
+    const { epoch, sequence } = content;
+    await this.#chains.get(chainKey(chain.device, certificate.nextEpoch))?.save(tx, nowMs);
+    if (!(await succeed(tx, chain.device, certificate, { epoch, sequence }, nowMs))) return undefined;
+    await this.#reload(tx, chain.device, certificate.nextEpoch);
+    return await this.#knownChain(tx, chain.device, certificate.nextEpoch);
+  }
+
+  async #reload(tx: StoreTransaction, device: number, epoch: number): Promise<void> {
+    const stored = await tx.epoch(device, epoch);
+    if (stored) this.#chains.get(chainKey(device, epoch))?.reload(stored);
+  }
+
+  async #knownChain(tx: StoreTransaction, device: number, epoch: number): Promise<Chain | undefined> {
     const key = chainKey(device, epoch);
     const cached = this.#chains.get(key);
     if (cached) return cached;
-    let stored = await tx.epoch(device, epoch);
-    if (stored === undefined) {
-      if ((await tx.epochCount(device)) >= epochsPerDeviceMax) return undefined;
-      await tx.addEpoch(device, epoch, true, nowMs);
-      stored = { epoch, held: true, settledThrough: 0, spans: [], evidence: 0 };
-    }
+    const stored = await tx.epoch(device, epoch);
+    if (stored === undefined) return undefined;
     const chain = new Chain(device, stored);
     this.#chains.set(key, chain);
     return chain;
   }
 
-  #nameOf(topic: string): string | undefined {
-    const known = this.#namesByTopic.get(topic);
-    if (known !== undefined) return known;
-    const parsed = parseTopic(topic);
-    if (parsed?.kind !== "record") return undefined;
-    if (this.#namesByTopic.size >= cachedTopicsMax) this.#namesByTopic.clear();
-    this.#namesByTopic.set(topic, parsed.device);
-    return parsed.device;
-  }
-
-  #refuse(reason: VerdictReason, message: Message): undefined {
-    this.#refusals.add(reason, message.topic);
-    return undefined;
+  /** The chain that a record is for. An epoch that nobody has announced is held, and must be of the key that the device has now. */
+  async #chainFor(
+    tx: StoreTransaction,
+    { id }: KnownDevice,
+    { content: { epoch }, signedBy }: Examined,
+    nowMs: number,
+  ): Promise<Chain | VerdictReason> {
+    const known = await this.#knownChain(tx, id, epoch);
+    if (known) return equalBytes(known.publicKey, signedBy) ? known : "unknown-key";
+    if (!equalBytes(await tx.currentKey(id), signedBy)) return "old-key";
+    if ((await tx.epochCount(id)) >= epochsPerDeviceMax) return "too-many-epochs";
+    await tx.addEpoch(id, epoch, { publicKey: signedBy, held: true, decision: "none" }, nowMs);
+    return (await this.#knownChain(tx, id, epoch)) as Chain;
   }
 }
 
@@ -379,12 +431,4 @@ function chainKey(device: number, epoch: number): string {
 function withState({ chain, ...event }: StoredEvent & { chain: Chain }): StoredEvent {
   const state = chain.held ? "held" : event.sequence <= chain.settledThrough ? "settled" : "provisional";
   return { ...event, state };
-}
-
-/** Ed25519 on the thread pool: the event loop goes on meanwhile (RFC 8032 §5.1.7 as OpenSSL does it, on vetted keys). */
-function holds(cose: CoseSign1, key: KeyObject): Promise<boolean> {
-  const message = toBeSigned(cose.protectedHeader, cose.payload);
-  return new Promise((resolve, reject) => {
-    verify(null, message, key, cose.signature, (error, valid) => (error ? reject(error) : resolve(valid)));
-  });
 }

@@ -1,13 +1,26 @@
 /** Which devices the full node knows: enrolled by hand from a request file, found by the name in their topic. */
+import assert from "node:assert/strict";
 import { type KeyObject, verify } from "node:crypto";
-import { openEnrolmentRequest, signEnrolmentAnswer } from "../protocol/enrolment.ts";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import { type EnrolmentRequest, openEnrolmentRequest, signEnrolmentAnswer } from "../protocol/enrolment.ts";
 import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid } from "../protocol/public-key.ts";
+import { decodeRecord } from "../protocol/record.ts";
+import { certificateIn } from "../protocol/rotation.ts";
 import { ed25519PublicKey, type NodeKeys, sha256 } from "./node-keys.ts";
-import type { Store, StoredDevice } from "./store.ts";
+import type { Enrolment, Store, StoredDevice } from "./store.ts";
+
+export interface KnownKey {
+  readonly publicKey: Uint8Array;
+  readonly key: KeyObject;
+  readonly kid: Uint8Array;
+}
 
 export interface KnownDevice extends StoredDevice {
-  readonly key: KeyObject;
   readonly did: string;
+  /** The keys of its epochs. */
+  readonly keys: ReadonlyMap<number, KnownKey>;
+  /** The key of epochs that are not known yet. */
+  readonly current: KnownKey;
 }
 
 export interface EnrolmentResult {
@@ -36,7 +49,8 @@ export async function enrolDevice(
     (publicKey, message, signature) => verify(null, message, ed25519PublicKey(publicKey), signature),
     sha256,
   );
-  const { publicKey, share, softwareId, meters, epoch } = request;
+  const { share, softwareId, meters, epoch } = request;
+  const publicKey = request.rotated?.nameKey ?? request.publicKey;
   const kid = kidOf(publicKey, sha256);
   const answer = signEnrolmentAnswer(
     {
@@ -55,15 +69,30 @@ export async function enrolDevice(
     name,
     publicKey,
     kid,
+    currentKey: request.publicKey,
     share,
     softwareId,
     meters,
     epoch,
+    earlier: earlierEpochs(request),
     request: requestBytes,
     requestDigest: digest,
     enrolledMs: nowMs,
   });
   return { isNew, name, did: didKeyOf(publicKey), meters, answer };
+}
+
+/** The epochs that a request's rotations end and begin, with their keys. */
+function earlierEpochs({ rotated }: EnrolmentRequest): Enrolment["earlier"] {
+  let publicKey = rotated?.nameKey ?? new Uint8Array(0);
+  return (rotated?.records ?? []).flatMap((bytes) => {
+    const { content } = decodeRecord(bytes, sha256);
+    const certificate = certificateIn(content)?.certificate;
+    assert(certificate, "the request was opened, so each of its records holds a certificate");
+    const ended = { epoch: content.epoch, publicKey };
+    publicKey = certificate.publicKey;
+    return [ended, { epoch: certificate.nextEpoch, publicKey }];
+  });
 }
 
 /** Finds devices by name and keeps what it found, until someone else has written to the store. */
@@ -81,15 +110,27 @@ export class Registry {
     const stored = await this.#store.device(name);
     if (stored === undefined) return undefined;
     if (this.#devices.size >= cachedDevicesMax) this.#devices.clear();
-    const { publicKey } = stored;
-    const known = { ...stored, key: ed25519PublicKey(publicKey), did: didKeyOf(publicKey) };
+    const current = knownKey(stored.currentKey);
+    const keys = new Map<number, KnownKey>();
+    for (const { epoch, publicKey } of await this.#store.epochKeys(stored.id))
+      keys.set(epoch, equalBytes(publicKey, stored.currentKey) ? current : knownKey(publicKey));
+    const known = { ...stored, did: didKeyOf(stored.publicKey), keys, current };
     this.#devices.set(name, known);
     return known;
+  }
+
+  /** After an epoch or key of a device has changed. */
+  forgetDevice(name: string): void {
+    this.#devices.delete(name);
   }
 
   forget(): void {
     this.#devices.clear();
   }
+}
+
+function knownKey(publicKey: Uint8Array): KnownKey {
+  return { publicKey, key: ed25519PublicKey(publicKey), kid: kidOf(publicKey, sha256) };
 }
 
 /** The key that a device's name stands for, not vetted: only to see whether a stranger's record is at least its own. */

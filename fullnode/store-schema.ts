@@ -107,4 +107,33 @@ export const migrations: readonly string[] = [
     digest BLOB NOT NULL
   ) STRICT;
   `,
+  `
+  -- The key that the device signs with now; public_key stays that of its name.
+  ALTER TABLE devices ADD COLUMN current_key BLOB NOT NULL DEFAULT x'';
+  UPDATE devices SET current_key = public_key;
+
+  -- The one key of the epoch's records.
+  ALTER TABLE epochs ADD COLUMN public_key BLOB NOT NULL DEFAULT x'';
+  UPDATE epochs SET public_key = (SELECT public_key FROM devices WHERE id = device);
+  -- What the owner said: 'none', 'accepted', 'rejected'.
+  ALTER TABLE epochs ADD COLUMN decision TEXT NOT NULL DEFAULT 'none';
+  UPDATE epochs SET decision = 'accepted' WHERE held = 0;
+  -- The rotation record that announced the epoch.
+  ALTER TABLE epochs ADD COLUMN parent_epoch INTEGER;
+  ALTER TABLE epochs ADD COLUMN parent_sequence INTEGER;
+  -- The settled record that says that it is the epoch's last one.
+  ALTER TABLE epochs ADD COLUMN ended INTEGER;
+
+  -- Sequences that a wallet overwrote, as the record (by_epoch, by_sequence) declares.
+  CREATE TABLE drops (
+    device INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    by_epoch INTEGER NOT NULL,
+    by_sequence INTEGER NOT NULL,
+    PRIMARY KEY (device, epoch, by_epoch, by_sequence, last)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX drops_by ON drops (device, by_epoch, by_sequence);
+  `,
 ];

@@ -3,6 +3,10 @@ import type { SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
   ChangedEpoch,
   CountedRow,
+  Declared,
+  DeclaredDrop,
+  EpochDecision,
+  NewEpoch,
   NewSeat,
   Seat,
   SequenceRange,
@@ -20,7 +24,8 @@ export class SqliteTransaction {
 
   epoch(device: number, epoch: number): StoredEpoch | undefined {
     const row = this.#sql.get(
-      "SELECT held, settled_through, through, through_digest FROM epochs WHERE device = ? AND epoch = ?",
+      `SELECT public_key, held, decision, parent_epoch, parent_sequence, ended, settled_through, through, through_digest
+       FROM epochs WHERE device = ? AND epoch = ?`,
       device,
       epoch,
     );
@@ -34,7 +39,14 @@ export class SqliteTransaction {
     const evidence = this.#sql.get("SELECT count(*) AS n FROM evidence WHERE device = ? AND epoch = ?", device, epoch);
     return {
       epoch,
+      publicKey: row.public_key as Uint8Array,
       held: row.held === 1,
+      decision: row.decision as EpochDecision,
+      ...(row.parent_epoch !== null && {
+        parent: { epoch: row.parent_epoch as number, sequence: row.parent_sequence as number },
+      }),
+      ...(row.ended !== null && { ended: row.ended as number }),
+      ...this.#drops(device, epoch),
       settledThrough: row.settled_through as number,
       spans: whole.last > 0 ? [whole, ...others] : others,
       evidence: evidence?.n as number,
@@ -57,18 +69,32 @@ export class SqliteTransaction {
     return {
       epoch: (device, epoch) => this.epoch(device, epoch),
       epochCount: (device) => this.#sql.count("SELECT count(*) AS n FROM epochs WHERE device = ?", device),
-      addEpoch: (device, epoch, held, nowMs) =>
-        this.#sql.run(
-          "INSERT INTO epochs (device, epoch, held, first_ms, last_ms) VALUES (?, ?, ?, ?, ?)",
-          device,
-          epoch,
-          held ? 1 : 0,
-          nowMs,
-          nowMs,
-        ),
+      addEpoch: (device, epoch, state, nowMs) => {
+        const add = "INSERT INTO epochs (device, epoch, held, first_ms, last_ms) VALUES (?, ?, 1, ?, ?)";
+        this.#sql.run(add, device, epoch, nowMs, nowMs);
+        this.updateEpoch(device, epoch, state);
+      },
+      updateEpoch: (device, epoch, state) => this.updateEpoch(device, epoch, state),
+      evictEpoch: (device, epoch, reason) => this.evictEpoch(device, epoch, reason),
+      deviceName: (device) => this.#sql.get("SELECT name FROM devices WHERE id = ?", device)?.name as string,
+      currentKey: (device) =>
+        this.#sql.get("SELECT current_key FROM devices WHERE id = ?", device)?.current_key as Uint8Array,
+      setCurrentKey: (device, publicKey) =>
+        this.#sql.run("UPDATE devices SET current_key = ? WHERE id = ?", publicKey, device),
       saveEpoch: (device, epoch, state) => this.#saveEpoch(device, epoch, state),
       seat: (device, epoch, sequence) => this.seat(device, epoch, sequence),
-      addSeat: (device, epoch, seat, voided) => this.#addSeat(device, epoch, seat, voided),
+      seatBelow: (device, epoch, sequence) => {
+        const row = this.#sql.get(
+          `SELECT sequence, predecessor, digest, previous, settled FROM records
+           WHERE device = ? AND epoch = ? AND sequence < ? ORDER BY sequence DESC LIMIT 1`,
+          device,
+          epoch,
+          sequence,
+        );
+        return row && seatOf(row);
+      },
+      addSeat: (device, epoch, seat, declared) => this.#addSeat(device, epoch, seat, declared),
+      drops: (device, epoch) => this.#drops(device, epoch),
       unseat: (device, epoch, sequence, reason) => this.#unseat(device, epoch, sequence, reason),
       voidsFrom: (device, epoch, first) =>
         this.#sql
@@ -151,12 +177,66 @@ export class SqliteTransaction {
     };
   }
 
-  #saveEpoch(device: number, epoch: number, state: ChangedEpoch): void {
-    const { settledThrough, whole, removedFirsts, changedSpans, receipt, nowMs } = state;
+  updateEpoch(device: number, epoch: number, state: Partial<NewEpoch>): void {
+    const { publicKey, held, decision, parent } = state;
     this.#sql.run(
-      `UPDATE epochs SET settled_through = ?, through = ?, through_digest = ?, last_ms = max(last_ms, ?),
+      `UPDATE epochs SET public_key = coalesce(?, public_key), held = coalesce(?, held), decision = coalesce(?, decision),
+         parent_epoch = coalesce(?, parent_epoch), parent_sequence = coalesce(?, parent_sequence)
+       WHERE device = ? AND epoch = ?`,
+      publicKey ?? null,
+      held === undefined ? null : held ? 1 : 0,
+      decision ?? null,
+      parent?.epoch ?? null,
+      parent?.sequence ?? null,
+      device,
+      epoch,
+    );
+  }
+
+  evictEpoch(device: number, epoch: number, reason: string): void {
+    this.#sql.run(
+      `INSERT OR IGNORE INTO evidence (device, epoch, sequence, digest, reason, received_ms, bytes)
+       SELECT device, epoch, sequence, digest, ?, received_ms, bytes FROM records WHERE device = ? AND epoch = ?`,
+      reason,
+      device,
+      epoch,
+    );
+    for (const table of ["records", "spans", "voids"])
+      this.#sql.run(`DELETE FROM ${table} WHERE device = ? AND epoch = ?`, device, epoch);
+    this.#sql.run("DELETE FROM drops WHERE device = ? AND by_epoch = ?", device, epoch);
+    this.#sql.run(
+      `UPDATE epochs SET through = 0, through_digest = NULL, settled_through = 0, receipt = NULL, ended = NULL
+       WHERE device = ? AND epoch = ?`,
+      device,
+      epoch,
+    );
+  }
+
+  #drops(device: number, epoch: number): { drops: DeclaredDrop[]; gone: number } {
+    const drops = this.#sql.all(
+      `SELECT d.last, d.by_sequence AS sequence FROM drops d
+       JOIN records r ON r.device = d.device AND r.epoch = d.by_epoch AND r.sequence = d.by_sequence
+       WHERE d.device = ? AND d.epoch = ? AND d.by_epoch = d.epoch AND r.settled = 0`,
+      device,
+      epoch,
+    ) as unknown as DeclaredDrop[];
+    const gone = this.#sql.get(
+      `SELECT max(d.last) AS last FROM drops d
+       JOIN records r ON r.device = d.device AND r.epoch = d.by_epoch AND r.sequence = d.by_sequence
+       WHERE d.device = ? AND d.epoch = ? AND r.settled = 1`,
+      device,
+      epoch,
+    );
+    return { drops, gone: (gone?.last as number | null) ?? 0 };
+  }
+
+  #saveEpoch(device: number, epoch: number, state: ChangedEpoch): void {
+    const { settledThrough, ended, whole, removedFirsts, changedSpans, receipt, nowMs } = state;
+    this.#sql.run(
+      `UPDATE epochs SET settled_through = ?, ended = ?, through = ?, through_digest = ?, last_ms = max(last_ms, ?),
          receipt = coalesce(?, receipt) WHERE device = ? AND epoch = ?`,
       settledThrough,
+      ended ?? null,
       whole?.last ?? 0,
       whole?.digest ?? null,
       nowMs,
@@ -170,7 +250,7 @@ export class SqliteTransaction {
       this.#sql.run("INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?)", device, epoch, first, last, digest);
   }
 
-  #addSeat(device: number, epoch: number, seat: NewSeat, voided: SequenceRange | undefined): void {
+  #addSeat(device: number, epoch: number, seat: NewSeat, { voided, dropped }: Declared): void {
     const { sequence, predecessor, digest, previous, settled, receivedMs, bytes } = seat;
     this.#sql.run(
       "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -185,6 +265,8 @@ export class SqliteTransaction {
       bytes,
     );
     if (voided) this.#sql.run("INSERT INTO voids VALUES (?, ?, ?, ?)", device, epoch, voided.first, voided.last);
+    for (const { epoch: of, first, last } of dropped)
+      this.#sql.run("INSERT OR IGNORE INTO drops VALUES (?, ?, ?, ?, ?, ?)", device, of, first, last, epoch, sequence);
     this.#sql.run("INSERT INTO ledger_queue (digest) VALUES (?)", digest);
   }
 
@@ -200,6 +282,7 @@ export class SqliteTransaction {
     );
     this.#sql.run("DELETE FROM records WHERE device = ? AND epoch = ? AND sequence = ?", device, epoch, sequence);
     this.#sql.run("DELETE FROM voids WHERE device = ? AND epoch = ? AND last = ?", device, epoch, sequence - 1);
+    this.#sql.run("DELETE FROM drops WHERE device = ? AND by_epoch = ? AND by_sequence = ?", device, epoch, sequence);
   }
 
   #countRow(device: number, epoch: number, sequence: number, row: CountedRow): void {

@@ -6,12 +6,14 @@ import { chmodSync, closeSync, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { pathToFileURL } from "node:url";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { NodeError } from "./node-error.ts";
 import { type SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
   DeviceSummary,
   Enrolment,
   QuarantinedRecord,
+  RecordPlace,
   Store,
   StoredDevice,
   StoredEpoch,
@@ -160,19 +162,23 @@ export class SqliteStore implements Store {
   }
 
   enrol(enrolment: Enrolment): boolean {
-    const { name, publicKey, kid, share, softwareId, meters, request, requestDigest, enrolledMs, epoch } = enrolment;
+    const { name, publicKey, kid, currentKey, share, softwareId, meters, request, requestDigest, enrolledMs } =
+      enrolment;
     this.#database.exec("BEGIN IMMEDIATE");
     try {
-      const isNew = this.device(name) === undefined;
+      const before = this.device(name);
+      const isNew = before === undefined;
       const { id } = this.#sql.get(
-        `INSERT INTO devices (name, public_key, kid, share, software, meters, request, request_digest, enrolled_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+        `INSERT INTO devices
+           (name, public_key, kid, current_key, share, software, meters, request, request_digest, enrolled_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (name) DO UPDATE SET share = excluded.share, software = excluded.software, meters = excluded.meters,
            request = excluded.request, request_digest = excluded.request_digest
          RETURNING id`,
         name,
         publicKey,
         kid,
+        currentKey,
         share,
         softwareId,
         JSON.stringify(meters),
@@ -180,19 +186,53 @@ export class SqliteStore implements Store {
         requestDigest,
         enrolledMs,
       ) as { id: number };
-      this.#sql.run(
-        `INSERT INTO epochs (device, epoch, held, first_ms, last_ms) VALUES (?, ?, 0, ?, 0)
-         ON CONFLICT (device, epoch) DO UPDATE SET held = 0`,
-        id,
-        epoch,
-        enrolledMs,
-      );
+      // A request of before a rotation must not bring the old key back.
+      if (before && enrolment.earlier.some((one) => equalBytes(one.publicKey, before.currentKey)))
+        this.#sql.run("UPDATE devices SET current_key = ? WHERE id = ?", currentKey, id);
+      this.#agreeToEpochs(id, enrolment);
       this.#database.exec("COMMIT");
       return isNew;
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
       throw error;
     }
+  }
+
+  /** The epoch of an enrolment and those before it are agreed to; an epoch that somebody else has begun gives way. */
+  #agreeToEpochs(device: number, { epoch, currentKey, earlier, enrolledMs }: Enrolment): void {
+    const agreed = { held: false, decision: "accepted" } as const;
+    for (const one of [...earlier, { epoch, publicKey: currentKey }]) {
+      const known = this.#inside.epoch(device, one.epoch);
+      if (known === undefined)
+        this.#sql.run(
+          "INSERT INTO epochs (device, epoch, held, first_ms, last_ms) VALUES (?, ?, 0, ?, 0)",
+          device,
+          one.epoch,
+          enrolledMs,
+        );
+      else if (!equalBytes(known.publicKey, one.publicKey)) {
+        if (!known.held || known.decision !== "none") continue;
+        this.#inside.evictEpoch(device, one.epoch, "other-key");
+      } else if (one.epoch !== epoch && known.decision !== "none") continue;
+      this.#inside.updateEpoch(device, one.epoch, { ...agreed, publicKey: one.publicKey });
+    }
+  }
+
+  epochKeys(device: number): { epoch: number; publicKey: Uint8Array }[] {
+    return this.#sql.all("SELECT epoch, public_key AS publicKey FROM epochs WHERE device = ?", device) as unknown as {
+      epoch: number;
+      publicKey: Uint8Array;
+    }[];
+  }
+
+  recordBytes(device: number, { epoch, sequence }: RecordPlace): Uint8Array | undefined {
+    const row = this.#sql.get(
+      "SELECT bytes FROM records WHERE device = ? AND epoch = ? AND sequence = ?",
+      device,
+      epoch,
+      sequence,
+    );
+    return row?.bytes as Uint8Array | undefined;
   }
 
   digest(device: number, epoch: number, sequence: number): Uint8Array | undefined {
@@ -225,7 +265,8 @@ export class SqliteStore implements Store {
     return this.#sql.all("SELECT * FROM devices ORDER BY enrolled_ms, id").map((row) => {
       const device = deviceOf(row);
       const epochs = this.#sql.all(
-        "SELECT epoch, last_ms FROM epochs WHERE device = ? ORDER BY last_ms DESC",
+        `SELECT epoch, last_ms, count(r.sequence) AS records, coalesce(sum(r.settled), 0) AS settled
+         FROM epochs e LEFT JOIN records r USING (device, epoch) WHERE device = ? GROUP BY epoch ORDER BY last_ms DESC`,
         device.id,
       );
       const counts = this.#sql.get(
@@ -236,9 +277,11 @@ export class SqliteStore implements Store {
       return {
         ...device,
         ...counts,
-        epochs: epochs.map(({ epoch, last_ms }) => ({
+        epochs: epochs.map(({ epoch, last_ms, records, settled }) => ({
           ...(this.#inside.epoch(device.id, epoch as number) as StoredEpoch),
           lastReceivedMs: last_ms as number,
+          records: records as number,
+          settled: settled as number,
         })),
       };
     });
@@ -281,6 +324,7 @@ function deviceOf(row: SqlRow): StoredDevice {
     name: row.name as string,
     publicKey: row.public_key as Uint8Array,
     kid: row.kid as Uint8Array,
+    currentKey: row.current_key as Uint8Array,
     softwareId: row.software as string,
     meters: JSON.parse(row.meters as string),
     requestDigest: row.request_digest as Uint8Array,

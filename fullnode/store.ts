@@ -3,6 +3,7 @@
  * embedded engine answers at once, a server later. All writes of one batch happen in one {@link Store.transaction}.
  */
 import type { EnrolledMeter } from "../protocol/enrolment.ts";
+import type { DroppedRange } from "./chain-events.ts";
 
 export type Awaitable<T> = T | Promise<T>;
 
@@ -11,8 +12,12 @@ export interface StoredDevice {
   readonly id: number;
   /** Multibase part of the did:key of its enrolment. */
   readonly name: string;
+  /** The key of its name. */
   readonly publicKey: Uint8Array;
+  /** Of the key of its name. */
   readonly kid: Uint8Array;
+  /** The key that signs now: another than that of the name, once that was rotated. */
+  readonly currentKey: Uint8Array;
   readonly softwareId: string;
   readonly meters: readonly EnrolledMeter[];
   readonly requestDigest: Uint8Array;
@@ -22,8 +27,25 @@ export interface StoredDevice {
 export interface Enrolment extends Omit<StoredDevice, "id"> {
   readonly share: Uint8Array;
   readonly request: Uint8Array;
-  /** The epoch that its owner agreed to by enrolling. */
+  /** The epoch that its owner agreed to by enrolling; its key is {@link StoredDevice.currentKey}. */
   readonly epoch: number;
+  /** Epochs that the request's rotations name, oldest first, none where the key was never rotated. */
+  readonly earlier: readonly { readonly epoch: number; readonly publicKey: Uint8Array }[];
+}
+
+/** What the owner has said of an epoch. */
+export type EpochDecision = "none" | "accepted" | "rejected";
+
+/** A record by its place in a device's chains. */
+export interface RecordPlace {
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+/** The record `sequence` says that all up to `last` that is not there was dropped. */
+export interface DeclaredDrop {
+  readonly last: number;
+  readonly sequence: number;
 }
 
 /** Sequences without a gap: stored, or voided. `digest` is that of the record `last`, which is always a stored one. */
@@ -35,8 +57,19 @@ export interface Span {
 
 export interface StoredEpoch {
   readonly epoch: number;
+  /** Signs all records of the epoch. */
+  readonly publicKey: Uint8Array;
   /** Stored, and not settled until the owner agrees. */
   readonly held: boolean;
+  readonly decision: EpochDecision;
+  /** The rotation record that announced the epoch. */
+  readonly parent?: RecordPlace;
+  /** The last record of the epoch, settled, as it says itself. */
+  readonly ended?: number;
+  /** Drops within the epoch, declared by records that are not settled. */
+  readonly drops: readonly DeclaredDrop[];
+  /** What is not there up to here was dropped, as settled records say. */
+  readonly gone: number;
   /** Up to here settling has looked; 0: nothing yet. */
   readonly settledThrough: number;
   /** Ascending, with gaps between. */
@@ -47,6 +80,7 @@ export interface StoredEpoch {
 
 export interface ChangedEpoch {
   readonly settledThrough: number;
+  readonly ended: number | undefined;
   /** The span from sequence 1 on. */
   readonly whole: Span | undefined;
   readonly removedFirsts: readonly number[];
@@ -77,6 +111,14 @@ export interface SequenceRange {
   readonly last: number;
 }
 
+/** What a record says of sequences that will never come. */
+export interface Declared {
+  readonly voided: SequenceRange | undefined;
+  readonly dropped: readonly DroppedRange[];
+}
+
+export type NewEpoch = Pick<StoredEpoch, "publicKey" | "held" | "decision" | "parent">;
+
 /** One row of one meter, as it counts. */
 export interface CountedRow {
   readonly meter: number;
@@ -100,7 +142,11 @@ export interface StoredRecord extends Seat {
 export interface DeviceSummary extends StoredDevice {
   readonly records: number;
   readonly evidence: number;
-  readonly epochs: readonly (StoredEpoch & { readonly lastReceivedMs: number })[];
+  readonly epochs: readonly (StoredEpoch & {
+    readonly lastReceivedMs: number;
+    readonly records: number;
+    readonly settled: number;
+  })[];
 }
 
 export interface QuarantinedRecord {
@@ -113,14 +159,25 @@ export interface QuarantinedRecord {
 export interface StoreTransaction {
   epoch(device: number, epoch: number): Awaitable<StoredEpoch | undefined>;
   epochCount(device: number): Awaitable<number>;
-  addEpoch(device: number, epoch: number, held: boolean, nowMs: number): Awaitable<void>;
+  addEpoch(device: number, epoch: number, state: NewEpoch, nowMs: number): Awaitable<void>;
+  /** Changes what is given and leaves the rest. */
+  updateEpoch(device: number, epoch: number, state: Partial<NewEpoch>): Awaitable<void>;
+  /** All records of an epoch leave their places and become evidence; the epoch begins anew, without a receipt. */
+  evictEpoch(device: number, epoch: number, reason: string): Awaitable<void>;
+  deviceName(device: number): Awaitable<string>;
+  currentKey(device: number): Awaitable<Uint8Array>;
+  setCurrentKey(device: number, publicKey: Uint8Array): Awaitable<void>;
   /** Writes where a chain stands, its last receipt, and the spans that changed. */
   saveEpoch(device: number, epoch: number, state: ChangedEpoch): Awaitable<void>;
 
   seat(device: number, epoch: number, sequence: number): Awaitable<Seat | undefined>;
-  /** Adds a record and queues its digest for the ledger. */
-  addSeat(device: number, epoch: number, seat: NewSeat, voided: SequenceRange | undefined): Awaitable<void>;
-  /** Takes a record out of its place and keeps it as evidence; with it the void that it declared. */
+  /** The highest place taken below a sequence. */
+  seatBelow(device: number, epoch: number, sequence: number): Awaitable<Seat | undefined>;
+  /** Adds a record with what it declares, and queues its digest for the ledger. */
+  addSeat(device: number, epoch: number, seat: NewSeat, declared: Declared): Awaitable<void>;
+  /** {@link StoredEpoch.drops} and {@link StoredEpoch.gone}, as they are now. */
+  drops(device: number, epoch: number): Awaitable<Pick<StoredEpoch, "drops" | "gone">>;
+  /** Takes a record out of its place and keeps it as evidence; with it the void and the drops that it declared. */
   unseat(device: number, epoch: number, sequence: number, reason: string): Awaitable<void>;
   /** The records whose void begins with this sequence. */
   voidsFrom(device: number, epoch: number, first: number): Awaitable<readonly number[]>;
@@ -163,6 +220,8 @@ export interface Store {
   foreignChanges(): Awaitable<number>;
 
   device(name: string): Awaitable<StoredDevice | undefined>;
+  /** The keys of a device's epochs. */
+  epochKeys(device: number): Awaitable<readonly { epoch: number; publicKey: Uint8Array }[]>;
   /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
   enrol(enrolment: Enrolment): Awaitable<boolean>;
   /** Digest of a stored record, for telling a duplicate before any signature is checked. */
@@ -176,5 +235,7 @@ export interface Store {
   devices(): Awaitable<readonly DeviceSummary[]>;
   /** The newest records of a device: latest epoch first, sequence descending. */
   newestRecords(device: number, limit: number): Awaitable<readonly StoredRecord[]>;
+  /** The bytes of a stored record, as its digest is of them. */
+  recordBytes(device: number, place: RecordPlace): Awaitable<Uint8Array | undefined>;
   close(): Awaitable<void>;
 }

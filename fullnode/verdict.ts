@@ -6,9 +6,15 @@ const nodeSentences = {
   "unknown-device": "no enrolled device has this name; the record is in quarantine until the device is enrolled",
   "quarantine-full": "no enrolled device has this name, and the quarantine is full: the record was not kept",
   "wrong-device": "the record was signed by another key than that of the device which the topic names",
+  "old-key": "the record begins an epoch, and was signed by a key that the device has rotated away from",
+  "unknown-key":
+    "the record was signed by a key that is not the device's, or not yet: the rotation that announces it has not come",
+  "bad-dropped": "a dropped range must be one of sequences, and end before the record that declares it",
+  "bad-rotation": "the certificate of a key's rotation does not hold for the record that it is in",
   "bad-void": "a void must end just before the record that declares it",
   "too-many-epochs": "the device has begun more epochs than a node keeps",
   fork: "another record stands at this place of the chain; this one is kept as evidence and not booked",
+  "epoch-ended": "the epoch has ended before this record, which is kept as evidence and not booked",
   "evidence-full":
     "another record stands at this place of the chain, and the device's evidence is full: it was not kept",
   "queue-full": "more records came than the node can take; the device sends it again",

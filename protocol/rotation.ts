@@ -4,6 +4,7 @@
  * protocol/README.md and ecp.cddl.
  */
 import {
+  type CoseSign1,
   contentTypes,
   decodeCose,
   kidBytes,
@@ -16,7 +17,7 @@ import {
 import { type CborValue, decodeCbor, encodeCbor, equalBytes } from "./deterministic-cbor.ts";
 import { asBytes, asInteger, asMap, uint32Max } from "./field.ts";
 import { kidOf, publicKeyBytes, vetPublicKey } from "./public-key.ts";
-import { type DecodedRecord, decodeRecord, eventCodes, previousBytes } from "./record.ts";
+import { type DecodedRecord, decodeRecord, eventCodes, previousBytes, type RecordContent } from "./record.ts";
 import { Refusal } from "./refusal.ts";
 
 export const rotationVersion = 1;
@@ -66,14 +67,9 @@ export function rotationIn(
   device: Uint8Array,
   verify: Verify,
 ): RotationCertificate | undefined {
-  if (content.kind !== "event") return undefined;
-  const [event, second] = content.events.filter(([code]) => code === eventCodes.keyRotated);
-  if (event === undefined) return undefined;
-  const [, bytes, ...rest] = event;
-  if (second !== undefined || rest.length > 0 || !(bytes instanceof Uint8Array))
-    throw new Refusal("bad-field", "not one certificate");
-  const cose = decodeCose(bytes, contentTypes.rotation, certificateBytesMax);
-  const certificate = readCertificate(cose.payload);
+  const found = certificateIn(content);
+  if (found === undefined) return undefined;
+  const { cose, certificate } = found;
   vetPublicKey(certificate.publicKey);
   verifyCose(cose, certificate.publicKey, verify);
   const isHere =
@@ -83,6 +79,20 @@ export function rotationIn(
     equalBytes(certificate.previous, content.previous);
   if (!isHere) throw new Refusal("bad-field", "the certificate is for another record");
   return certificate;
+}
+
+/** The certificate in a record, its form only: for records that {@link rotationIn} has checked before. Throws {@link Refusal}. */
+export function certificateIn(
+  content: RecordContent,
+): { cose: CoseSign1; certificate: RotationCertificate } | undefined {
+  if (content.kind !== "event") return undefined;
+  const [event, second] = content.events.filter(([code]) => code === eventCodes.keyRotated);
+  if (event === undefined) return undefined;
+  const [, bytes, ...rest] = event;
+  if (second !== undefined || rest.length > 0 || !(bytes instanceof Uint8Array))
+    throw new Refusal("bad-field", "not one certificate");
+  const cose = decodeCose(bytes, contentTypes.rotation, certificateBytesMax);
+  return { cose, certificate: readCertificate(cose.payload) };
 }
 
 /**

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { spansOf } from "../../fullnode/chain.ts";
-import { batchRecordsMax, quarantinePerNameMax } from "../../fullnode/record-path.ts";
+import { spansOf } from "../../fullnode/chain-spans.ts";
+import { quarantinePerNameMax } from "../../fullnode/record-examination.ts";
+import { batchRecordsMax } from "../../fullnode/record-path.ts";
 import { enrolDevice } from "../../fullnode/registry.ts";
 import { digestOf } from "../../protocol/cose-sign1.ts";
 import { receiptRangesMax } from "../../protocol/receipt.ts";

@@ -79,7 +79,7 @@ test("a transaction that fails leaves nothing, one that was cut off leaves nothi
   };
   await assert.rejects(
     node.store.transaction(async (tx) => {
-      await tx.addSeat(1, device.epoch, seat, undefined);
+      await tx.addSeat(1, device.epoch, seat, { voided: undefined, dropped: [] });
       throw new Error("on purpose");
     }),
     /on purpose/,
@@ -90,7 +90,7 @@ test("a transaction that fails leaves nothing, one that was cut off leaves nothi
   // The files as a crash before COMMIT would leave them.
   const copy = temporaryFolder(t);
   await node.store.transaction(async (tx) => {
-    await tx.addSeat(1, device.epoch, seat, undefined);
+    await tx.addSeat(1, device.epoch, seat, { voided: undefined, dropped: [] });
     for (const file of ["node.db", "node.db-wal"]) copyFileSync(join(node.data, file), join(copy, file));
   });
   assert.equal(node.count("records"), 2);
