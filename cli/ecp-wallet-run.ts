@@ -1,7 +1,7 @@
 /** ecp-wallet run: becomes the hardened process, the same program under Node's permission model and without a JIT. */
-import { closeSync, openSync, realpathSync } from "node:fs";
+import { closeSync, openSync, readFileSync, realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { timesyncMark } from "../wallet/clock-state.ts";
+import { timeMarkPaths } from "../wallet/clock-state.ts";
 import { PassphraseTries } from "../wallet/passphrase-tries.ts";
 import type { ListenAt } from "../wallet/server.ts";
 import {
@@ -16,12 +16,16 @@ import { consentOf, keyOptions, readKey } from "./ecp-wallet-key.ts";
 import { descriptorOf, PassphraseError } from "./ecp-wallet-passphrase.ts";
 import { serve } from "./ecp-wallet-serve.ts";
 
+const bootIdPath = "/proc/sys/kernel/random/boot_id";
+
 const runOptions = {
   ...keyOptions,
   socket: { type: "string" },
   "socket-mode": { type: "string" },
   "socket-fd": { type: "string" },
   "exit-with-parent": { type: "boolean" },
+  "time-marks": { type: "string" },
+  "boot-id": { type: "string" },
 } as const;
 type RunValues = ReturnType<typeof parseOptions<typeof runOptions>>;
 
@@ -42,7 +46,7 @@ export function walletNodeFlags(paths: {
   socket: readonly string[];
   readable: readonly string[];
 }): string[] {
-  const readable = [paths.program, paths.data, timesyncMark, ...paths.socket, ...paths.readable];
+  const readable = [paths.program, paths.data, ...paths.socket, ...paths.readable];
   return [
     "--permission",
     ...readable.map((path) => `--allow-fs-read=${path}`),
@@ -75,7 +79,8 @@ export const run: WalletCommand = async (args) => {
   const listenAt = listenAtOf(values);
   const socket = "path" in listenAt ? [listenAt.path] : [];
   const file = values["passphrase-file"] && resolve(values["passphrase-file"]);
-  const flags = walletNodeFlags({ program, data, socket, readable: file === undefined ? [] : [file] });
+  const marks = timeMarkPaths(values["time-marks"] && resolve(values["time-marks"]));
+  const flags = walletNodeFlags({ program, data, socket, readable: file === undefined ? marks : [...marks, file] });
   // Here, since under the permission model a folder is lost by a readable sibling whose name it begins (Node 24.21:
   // wallet/ beside wallet.passphrase); what lies inside it is not.
   process.chdir(data);
@@ -99,6 +104,10 @@ function minimalEnvironment(environment: NodeJS.ProcessEnv): Record<string, stri
 function serveArguments(values: RunValues, passphraseFile: string | undefined): string[] {
   const list = ["--data", values.data];
   if (values.socket !== undefined) list.push("--socket", resolve(values.socket));
+  if (values["time-marks"] !== undefined) list.push("--time-marks", resolve(values["time-marks"]));
+  // The hardened process may not read /proc.
+  const bootId = bootIdOf(values["boot-id"] ?? readFileSync(bootIdPath, "utf8").trim());
+  list.push("--boot-id", bootId.toString("hex"));
   for (const name of ["socket-mode", "socket-fd"] as const) {
     const value = values[name];
     if (value !== undefined) list.push(`--${name}`, value);
@@ -138,8 +147,21 @@ export const serveHere: WalletCommand = async (args) => {
     consent: consentOf(values),
     listenAt: listenAtOf(values),
     exitWithParent: values["exit-with-parent"] === true,
+    ...(values["boot-id"] !== undefined && { bootId: bootIdOf(values["boot-id"]) }),
+    ...(values["time-marks"] !== undefined && { timeMarks: values["time-marks"] }),
   });
 };
+
+/** A boot's id as random(4) and systemd's %b write it: 32 hexadecimal digits, with or without hyphens. */
+function bootIdOf(text: string): Buffer {
+  const digits = text.replaceAll("-", "");
+  if (!/^[0-9a-f]{32}$/i.test(digits))
+    throw new CommandError(
+      exitCodes.usage,
+      `--boot-id ${text}: 32 hexadecimal digits were expected, as in ${bootIdPath}`,
+    );
+  return Buffer.from(digits, "hex");
+}
 
 function listenAtOf(values: RunValues): ListenAt {
   const { data, socket, "socket-mode": modeText = "0600", "socket-fd": descriptor } = values;

@@ -18,6 +18,10 @@ export interface ServeOptions {
   readonly consent: KeyConsent;
   readonly listenAt: ListenAt;
   readonly exitWithParent: boolean;
+  /** Names this boot of the machine, 16 bytes. */
+  readonly bootId?: Uint8Array;
+  /** Folder that the time daemons' marks lie under instead of "/". */
+  readonly timeMarks?: string;
 }
 
 const journalTodo = "its commits are whole, so other software wrote them: run the version that did";
@@ -25,6 +29,8 @@ const policyTodo = "'ecp config apply' writes it anew, 'ecp pin' pins the full n
 
 /** Between two steps of the check of the ring, so that it delays no request by more than one step. */
 const checkEveryMs = 100;
+/** Between two looks at the clock where nobody asks for anything. */
+const tickEveryMs = 5_000;
 
 export async function serve(options: ServeOptions): Promise<void> {
   const log = createLog("wallet");
@@ -68,26 +74,37 @@ export async function serve(options: ServeOptions): Promise<void> {
     keyProtection: file.protection === "none" ? "none" : "passphrase",
     clock: systemClock,
     softwareId,
+    ...(options.bootId && { bootId: options.bootId }),
+    ...(options.timeMarks !== undefined && { timeMarks: options.timeMarks }),
     isolation: {
       permission: process.permission !== undefined,
       jitless: process.execArgv.includes("--jitless"),
       uid: process.getuid?.() ?? 0,
     },
   });
+  const unlessFailing = (step: () => void) => (): void => {
+    try {
+      step();
+    } catch (error) {
+      fail(error);
+    }
+  };
+  endings.push(unlessFailing(() => wallet.stop()));
   const server = await serveWallet(options.listenAt, (message) => wallet.answer(message), log, fail);
   endings.push(() => server.close());
   const { nameKey, epoch, nextSequence, through } = wallet.hello();
   const socket = "path" in options.listenAt ? options.listenAt.path : `descriptor ${options.listenAt.descriptor}`;
   log.info("ready", { device: didKeyOf(nameKey), epoch, nextSequence, through, softwareId, socket });
   if (file.protection === "none") log.warn("the key is not protected: whoever reads device.key has it (--insecure)");
-  const checking = setInterval(() => {
-    try {
-      const holes = wallet.checkNext();
-      if (holes === undefined) clearInterval(checking);
-      for (const { segment, firstCommit, lastCommit } of holes ?? [])
-        log.error("records of the journal are damaged", { segment, firstCommit, lastCommit });
-    } catch (error) {
-      fail(error);
-    }
-  }, checkEveryMs).unref();
+  const check = unlessFailing(() => {
+    const holes = wallet.checkNext();
+    if (holes === undefined) clearInterval(checking);
+    for (const { segment, firstCommit, lastCommit } of holes ?? [])
+      log.error("records of the journal are damaged", { segment, firstCommit, lastCommit });
+  });
+  const checking = setInterval(check, checkEveryMs).unref();
+  setInterval(
+    unlessFailing(() => wallet.tick()),
+    tickEveryMs,
+  ).unref();
 }

@@ -294,3 +294,14 @@ export function signRecord(content: RecordContent, sign: Sign, kid?: Uint8Array)
   if (bytes.length > recordBytesMax) throw new Refusal("too-large", `a record of ${bytes.length} bytes`);
   return bytes;
 }
+
+/** Signs a record and gives it beside its bytes, as a decoder would read it. */
+export function sealRecord(
+  content: RecordContent,
+  sign: Sign,
+  kid: Uint8Array,
+  sha256: Sha256,
+): { bytes: Uint8Array; decoded: DecodedRecord } {
+  const bytes = signRecord(content, sign, kid);
+  return { bytes, decoded: decodeRecord(bytes, sha256) };
+}

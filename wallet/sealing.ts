@@ -1,48 +1,28 @@
 /**
- * Sealing: from the fields of a reading to records of the chain. Checks the request against the wallet's own policy, builds
- * the canonical bytes itself, signs, and appends to the journal before it answers.
+ * Sealing: from the fields of a reading to records of the chain. Checks the request against the wallet's own policy and what
+ * it sees of the clock, marks what cannot be true, signs, and appends to the journal before it answers.
  */
 import type { Clock } from "../platform/clock.ts";
-import { statuses } from "../protocol/reading-status.ts";
-import {
-  decodeRecord,
-  eventCodes,
-  noPrevious,
-  previousBytes,
-  type RecordContent,
-  type RecordEvent,
-  type Row,
-  recordBytesMax,
-  rowsMax,
-  signRecord,
-} from "../protocol/record.ts";
+import { uint32Max } from "../protocol/field.ts";
+import { clockStates, statuses } from "../protocol/reading-status.ts";
+import { eventCodes, type RecordEvent, type Row, rowsMax } from "../protocol/record.ts";
 import { type SealAnswer, type SealRequest, sealRowsMax, WalletRefusal } from "../protocol/wallet-message.ts";
-import { clockStateOf, timeOf } from "./clock-state.ts";
-import type { Journal, NewRecord } from "./journal.ts";
-import { commitRecordsMax, type PendingRow, plansMax } from "./journal-body.ts";
+import { ClockState } from "./clock-state.ts";
+import type { Journal } from "./journal.ts";
+import { type PendingRow, plansMax } from "./journal-body.ts";
 import type { KnownRow } from "./journal-rows.ts";
-import { sha256 } from "./journal-segments.ts";
 import type { DeviceKey } from "./keystore.ts";
 import type { PolicyMeter, WalletPolicy } from "./policy.ts";
+import { type NewContent, SealingChain, unlessFull } from "./sealing-chain.ts";
+import { SealingGenerations } from "./sealing-generations.ts";
+import { Plausibility } from "./sealing-plausibility.ts";
+import { batchesOf, contiguous, equal, inRecords } from "./sealing-rows.ts";
 
 /** Rows of slots of a minute and more wait in the journal for their batch; shorter ones come as a batch from the agent. */
 const pendingSlotSecondsMin = 60;
-/** Bytes of rows in one record, so that with all the rest it stays below its limit. */
-const recordRowsBytesMax = recordBytesMax - 1_024;
-/** Bytes of records in one commit, so that a receipt and pending rows fit beside them. */
-const commitRecordBytesMax = 24_576;
-const eventsInRecordMax = 32;
-/**
- * How far a row's time may lie ahead of the wallet's clock, and the clock behind a sealed row, before either counts. The two
- * must be the same: else a row from the near future would make the clock look set back.
- */
-const clockToleranceS = 2;
 /** Rows that may come at once, after which the rate counts: what an agent holds back while the wallet restarts, twice. */
 const burstRows = 2 * sealRowsMax;
-
-type NewContent =
-  | { kind: "event"; events: readonly RecordEvent[] }
-  | (Pick<PendingRow, "meter" | "plan" | "slotS" | "codes" | "clockState"> & { kind: "reading"; rows: readonly Row[] });
+const refusalsEveryMs = 60_000;
 
 export interface SealerOptions {
   readonly journal: Journal;
@@ -50,95 +30,173 @@ export interface SealerOptions {
   readonly key: DeviceKey;
   readonly kid: Uint8Array;
   readonly clock: Clock;
-  readonly clockState?: (wallMs: number) => number;
+  /** Names this boot of the machine: 16 bytes. */
+  readonly bootId: Uint8Array;
+  readonly timeMarks?: string;
 }
 
 export class Sealer {
-  readonly #options: Required<SealerOptions>;
+  readonly #options: SealerOptions;
+  readonly #meters: ReadonlyMap<number, PolicyMeter>;
+  readonly #clockState: ClockState;
+  readonly #chain: SealingChain;
+  readonly #generations: SealingGenerations;
+  readonly #plausibility: Plausibility;
   readonly #rates = new Map<number, { rows: number; atMs: number }>();
-  /** Events that could not be sealed yet because the ring was full. */
-  #deferred: RecordEvent[] = [];
+  #refusals = 0;
+  #refusalsSinceMs: number;
 
   constructor(options: SealerOptions) {
-    this.#options = { clockState: (wallMs) => clockStateOf(wallMs), ...options };
+    const { journal, policy, clock, bootId, timeMarks } = options;
+    this.#options = options;
+    this.#meters = new Map(policy.meters.map((meter) => [meter.index, meter]));
+    const newestS = Math.max(0, ...policy.meters.map(({ index }) => journal.lastRow(index, 0)?.timeS ?? 0));
+    this.#clockState = new ClockState({ clock, newestS, ...(timeMarks !== undefined && { root: timeMarks }) });
+    const dropOldest = policy.whenFull === "drop_oldest";
+    this.#chain = new SealingChain({ ...options, clockState: this.#clockState, dropOldest });
+    this.#generations = new SealingGenerations({ journal, clock, bootId, chain: this.#chain });
+    this.#plausibility = new Plausibility(journal, clock);
+    this.#refusalsSinceMs = clock.monotonicMs();
   }
 
   get clockState(): number {
-    return this.#options.clockState(this.#options.clock.wallMs());
+    return this.#clockState.state();
   }
 
-  /** Seals what a restart leaves to be sealed: a void over sequences in doubt, rows that were pending, and these events. */
+  /** Seals what a restart leaves to be sealed: a void over sequences in doubt, rows that were pending, then these events. */
   begin(events: readonly RecordEvent[]): void {
-    const { journal } = this.#options;
+    const { journal, policy } = this.#options;
     const { lost } = journal;
     if (lost) {
       // The void's own sequence lies behind all that may have been used: none is ever used again.
       journal.skipTo(lost.last + 1);
-      this.#deferred.push([eventCodes.void, lost.first, lost.last]);
+      this.#chain.report([[eventCodes.void, lost.first, lost.last]]);
     }
-    this.report(events);
-    try {
-      this.#flushDeferred();
-      this.#append(this.#closePending(() => true));
-    } catch (error) {
-      if (!(error instanceof WalletRefusal)) throw error;
-    }
+    unlessFull(() => this.#chain.append(this.#chain.closePending()));
+    const replaced = policy.meters.filter(({ index, installation }) => installation > journal.installation(index));
+    this.#chain.report([
+      ...events,
+      ...replaced.map((meter): RecordEvent => {
+        const { index, installation, installationReason } = meter;
+        return [eventCodes.meterReplaced, index, installationReason, installation];
+      }),
+    ]);
   }
 
   /** Seals events: now, or as soon as the ring has room again. */
   report(events: readonly RecordEvent[]): void {
-    this.#deferred.push(...events);
-    try {
-      this.#flushDeferred();
-    } catch (error) {
-      if (!(error instanceof WalletRefusal)) throw error;
-    }
+    this.#chain.report(events);
+  }
+
+  /** Seals one event now. Throws {@link WalletRefusal} `ring-full`. */
+  sealEvent(event: RecordEvent): void {
+    this.#look();
+    this.#chain.flush();
+    this.#chain.append([{ kind: "event", events: [event] }]);
+  }
+
+  /** Signs what is pending, so that nothing of it is left to another epoch. Throws {@link WalletRefusal} `ring-full`. */
+  closePending(): void {
+    this.#chain.flush();
+    this.#chain.append(this.#chain.closePending());
+  }
+
+  /**
+   * Begins a new epoch by this event, behind all that is pending in the running one. Where the ring is full the epoch begins with
+   * the first record that has room; false where not even what is pending could be signed.
+   */
+  beginEpoch(event: RecordEvent): boolean {
+    this.#look();
+    if (!unlessFull(() => this.closePending())) return false;
+    this.#chain.beginEpoch(event);
+    return true;
+  }
+
+  /** A request was refused: it becomes part of one count a minute. */
+  refused(): void {
+    this.#refusals = Math.min(uint32Max, this.#refusals + 1);
+  }
+
+  /** To be called every few seconds: steps of the clock are seen, refusals are sealed. Writes nothing where there is nothing. */
+  tick(): void {
+    this.#look();
+    const nowMs = this.#options.clock.monotonicMs();
+    if (nowMs - this.#refusalsSinceMs < refusalsEveryMs) return;
+    this.#refusalsSinceMs = nowMs;
+    this.#sealRefusals();
+  }
+
+  /** Ends: counts are sealed, and that it was told to stop. */
+  stop(): void {
+    this.#look();
+    this.#sealRefusals();
+    this.#chain.report([[eventCodes.stopped]]);
+  }
+
+  #sealRefusals(): void {
+    if (this.#refusals === 0) return;
+    const count = this.#refusals;
+    // While the ring is full they add up.
+    if (unlessFull(() => this.sealEvent([eventCodes.refusals, count]))) this.#refusals -= count;
+  }
+
+  #look(): void {
+    const stepS = this.#clockState.look();
+    if (stepS !== 0) this.#generations.stepped(stepS);
+    unlessFull(() => this.#generations.sealStep());
   }
 
   /** Seals rows, or finds them sealed: the same rows give the same records. Throws {@link WalletRefusal}. */
   seal(request: SealRequest): SealAnswer {
-    const { journal, policy } = this.#options;
-    const meter = policy.meters.find((item) => item.index === request.meter);
+    const { journal } = this.#options;
+    const meter = this.#meters.get(request.meter);
     if (!meter) throw new WalletRefusal("unknown-meter", `${request.meter}`);
     if (meter.slotS !== request.slotS)
       throw new WalletRefusal("slot-mismatch", `${request.slotS} s instead of ${meter.slotS} s`);
     if (request.plan >= plansMax)
       throw new WalletRefusal("malformed", `plan ${request.plan}; this wallet keeps plans 0 to ${plansMax - 1} apart`);
-    this.#flushDeferred();
+    this.#look();
+    this.#generations.sealStep();
+    this.#chain.flush();
     const known = request.rows.map((row) => this.#known(request, row));
     const fresh = request.rows.filter((_, index) => known[index] === undefined);
-    const allowed = this.#allowedRows(meter);
-    if (fresh.length > allowed)
-      throw new WalletRefusal("rate-exceeded", `meter ${meter.index}: ${meter.rowsPerMinute} rows a minute`);
-    for (const run of contiguous(fresh, request.slotS)) this.#sealRun(request, run);
-    // Only what was sealed counts: a full ring must not use up the rate of the readings that wait for it.
-    this.#rates.set(meter.index, { rows: allowed - fresh.length, atMs: this.#options.clock.monotonicMs() });
-    if (journal.pendingRowsInTheWay) this.#append(this.#closePending(() => true));
-    return { sequences: request.rows.map((row) => this.#known(request, row)?.sequence ?? 0) };
+    if (fresh.length > 0) {
+      const allowed = this.#allowedRows(meter);
+      if (fresh.length > allowed)
+        throw new WalletRefusal("rate-exceeded", `meter ${meter.index}: ${meter.rowsPerMinute} rows a minute`);
+      for (const run of contiguous(fresh, request.slotS)) this.#sealRun(meter, request, run);
+      // Only what was sealed counts: a full ring must not use up the rate of the readings that wait for it.
+      this.#rates.set(meter.index, { rows: allowed - fresh.length, atMs: this.#options.clock.monotonicMs() });
+      if (journal.pendingRowsInTheWay) this.#chain.append(this.#chain.closePending());
+    }
+    return this.#answer(request.rows.map((row, index) => known[index] ?? this.#known(request, row)));
+  }
+
+  #answer(known: readonly (KnownRow | undefined)[]): SealAnswer {
+    const { epoch } = this.#options.journal;
+    const earlier = known.flatMap((row, index): [number, number][] =>
+      row && row.sequence > 0 && row.epoch !== epoch ? [[index, row.epoch]] : [],
+    );
+    return { sequences: known.map((row) => row?.sequence ?? 0), ...(earlier.length > 0 && { earlier }) };
   }
 
   /**
-   * The row as the journal has it. Throws `row-conflict` where it has it with other values in the running generation,
-   * unless the clock was set back: then the same time comes a second time, and belongs to a generation of its own.
+   * The row as the journal has it. Throws `row-conflict` where it has it with other values in the generation that it belongs
+   * to, unless the clock was set back: then the same time comes a second time, and belongs to a generation of its own.
    */
   #known(request: SealRequest, row: Row): KnownRow | undefined {
+    if (this.#generations.isNew(request, row)) return undefined;
+    const running = this.#generations.of(request);
     const same = (known: KnownRow): boolean =>
-      (known.row.status === row.status || known.row.status === marked(row).status) &&
+      this.#generations.isOf(request, known.generation) &&
+      (known.row.status === row.status || (row.status === statuses.good && markedStatuses.has(known.row.status))) &&
       equal(known.codes, request.codes) &&
       equal(known.row.values, row.values);
-    const known = this.#options.journal.findRow(request.meter, request.plan, row.timeS, same);
-    if (known && !same(known) && this.#standsBefore(request)) return undefined;
+    const known = this.#options.journal.findRow(request.meter, request.plan, row.timeS, same, running ?? -1);
+    if (known && !same(known) && this.#generations.standsBefore(request)) return undefined;
     if (known && !same(known))
       throw new WalletRefusal("row-conflict", `meter ${request.meter}, time ${row.timeS}, record ${known.sequence}`);
     return known;
-  }
-
-  /** Whether the wallet's own clock stands before what is sealed of this meter already. The agent has no say in it. */
-  #standsBefore({ meter, plan, slotS }: SealRequest): boolean {
-    const { journal, clock } = this.#options;
-    const last = journal.lastRow(meter, plan);
-    if (last?.generation !== journal.generation) return false;
-    return clock.wallMs() / 1_000 < last.timeS - slotS - clockToleranceS;
   }
 
   #allowedRows(meter: PolicyMeter): number {
@@ -147,38 +205,29 @@ export class Sealer {
     return Math.min(burstRows, rate.rows + ((nowMs - rate.atMs) / 60_000) * meter.rowsPerMinute);
   }
 
-  #sealRun(request: SealRequest, given: readonly Row[]): void {
-    const { journal, policy, clock } = this.#options;
-    const first = given[0] as Row;
-    const last = journal.lastRow(request.meter, request.plan);
-    const contents: NewContent[] = [];
-    const running = last?.generation === journal.generation ? last : undefined;
-    const stepped = running !== undefined && this.#standsBefore(request);
-    if (stepped) {
-      // The clock was set back. What was sealed stays as it is; what comes now belongs to a generation of its own.
-      contents.push(...this.#closePending(() => true));
-      const next = journal.generation + 1;
-      contents.push({
-        kind: "event",
-        events: [[eventCodes.clockStepped, next - 1, next, first.timeS - running.timeS]],
-      });
+  #sealRun(meter: PolicyMeter, request: SealRequest, given: readonly Row[]): void {
+    const { policy } = this.#options;
+    const { plan, slotS, codes, relative } = request;
+    const { generation, contents: before } = this.#generations.begin(request, given[0] as Row);
+    const contents: NewContent[] = [...before];
+    const timely = this.#generations.marked(request, generation, given);
+    const clockState = relative ? clockStates.relative : this.clockState;
+    // What was read by no clock's time is kept, and neither booked nor held against what was.
+    const judged = relative ? undefined : this.#plausibility.judge(meter, plan, codes, timely);
+    if (judged && judged.events.length > 0) contents.push({ kind: "event", events: judged.events });
+    const rows = judged?.rows ?? timely;
+    const base = { meter: meter.index, plan, slotS, codes, clockState, generation };
+    if (slotS < pendingSlotSecondsMin || policy.sealEveryS <= slotS) {
+      for (const part of inRecords(rows, codes.length, policy.sealEveryS === 0 ? 1 : rowsMax))
+        contents.push({ kind: "reading", ...base, rows: part });
+      this.#chain.append(contents);
+    } else {
+      // Batches longer than a slot: rows are journaled at once, and signed when their window closes.
+      if (contents.length > 0) this.#chain.append(contents);
+      for (const row of rows) this.#sealOrHold({ ...base, row });
     }
-    // Late by the wallet's own clock, or from the future: sealed, since no reading is thrown away, and marked, not booked.
-    const soonestS = stepped ? 0 : (running?.timeS ?? 0);
-    const latestS = clock.wallMs() / 1_000 + request.slotS + clockToleranceS;
-    const rows = given.map((row) => (row.timeS > soonestS && row.timeS <= latestS ? row : marked(row)));
-    const base = { meter: request.meter, plan: request.plan, slotS: request.slotS, codes: request.codes };
-    const clockState = this.clockState;
-    if (request.slotS < pendingSlotSecondsMin || policy.sealEveryS <= request.slotS) {
-      const most = policy.sealEveryS === 0 ? 1 : rowsMax;
-      for (const part of inRecords(rows, request.codes.length, most))
-        contents.push({ kind: "reading", ...base, clockState, rows: part });
-      this.#append(contents);
-      return;
-    }
-    // Batches longer than a slot: rows are journaled at once, and signed when their window closes.
-    if (contents.length > 0) this.#append(contents);
-    for (const row of rows) this.#sealOrHold({ ...base, clockState, generation: journal.generation, row });
+    judged?.keep();
+    this.#generations.sealed(request, rows);
   }
 
   #sealOrHold(row: PendingRow): void {
@@ -195,147 +244,16 @@ export class Sealer {
       previous.clockState === row.clockState &&
       previous.generation === row.generation &&
       equal(previous.codes, row.codes);
-    const contents = joins || mine.length === 0 ? [] : this.#closePending((other) => mine.includes(other));
+    const contents = joins || mine.length === 0 ? [] : batchesOf(mine);
     const closes = row.row.timeS % policy.sealEveryS === 0;
     if (!closes) {
-      this.#append(contents, [row]);
+      this.#chain.append(contents, [row]);
       return;
     }
     const rows = [...(joins ? mine.map((item) => item.row) : []), row.row];
-    this.#append([...contents, { ...row, kind: "reading", rows }]);
-  }
-
-  /** The records that end the batches of pending rows that are chosen. */
-  #closePending(chosen: (pending: PendingRow) => boolean): NewContent[] {
-    const batches: (PendingRow & { rows: Row[] })[] = [];
-    for (const pending of this.#options.journal.pendingRows.filter(chosen)) {
-      const open = batches.find(
-        (batch) =>
-          batch.meter === pending.meter &&
-          batch.plan === pending.plan &&
-          batch.slotS === pending.slotS &&
-          batch.generation === pending.generation &&
-          batch.clockState === pending.clockState &&
-          equal(batch.codes, pending.codes) &&
-          (batch.rows.at(-1) as Row).timeS + pending.slotS === pending.row.timeS,
-      );
-      if (open) open.rows.push(pending.row);
-      else batches.push({ ...pending, rows: [pending.row] });
-    }
-    return batches.flatMap((batch) =>
-      inRecords(batch.rows, batch.codes.length, rowsMax).map((rows) => ({ ...batch, kind: "reading" as const, rows })),
-    );
-  }
-
-  #flushDeferred(): void {
-    while (this.#deferred.length > 0) {
-      this.#append([{ kind: "event", events: this.#deferred.slice(0, eventsInRecordMax) }]);
-      this.#deferred = this.#deferred.slice(eventsInRecordMax);
-    }
-  }
-
-  /** Signs the contents as links of the chain and appends them, the pending rows with the last of them. */
-  #append(contents: readonly NewContent[], pendingRows: readonly PendingRow[] = []): void {
-    const { journal } = this.#options;
-    let chunk: NewRecord[] = [];
-    let bytes = 0;
-    for (const content of contents) {
-      const record = this.#sign(content, chunk.at(-1));
-      bytes += record.bytes.length;
-      if (chunk.length === commitRecordsMax || (chunk.length > 0 && bytes > commitRecordBytesMax)) {
-        journal.append(chunk); // point of no return
-        chunk = [];
-        bytes = record.bytes.length;
-      }
-      chunk.push(record);
-    }
-    if (chunk.length > 0 || pendingRows.length > 0) journal.append(chunk, pendingRows); // point of no return
-  }
-
-  /** The next link of the chain, behind `predecessor` where that is not in the journal yet. */
-  #sign(content: NewContent, predecessor: NewRecord | undefined): NewRecord {
-    const { key, kid, clock, journal } = this.#options;
-    const digest = predecessor?.decoded.digest ?? journal.lastDigest;
-    const step = content.kind === "event" && content.events.find(([code]) => code === eventCodes.clockStepped);
-    const link = {
-      epoch: journal.epoch,
-      sequence: (predecessor?.decoded.content.sequence ?? journal.nextSequence - 1) + 1,
-      previous: digest.every((byte) => byte === 0) ? noPrevious : digest.slice(0, previousBytes),
-      generation: step ? (step[2] as number) : (predecessor?.decoded.content.generation ?? journal.generation),
-    };
-    const full: RecordContent =
-      content.kind === "event"
-        ? {
-            ...link,
-            kind: "event",
-            clockState: this.clockState,
-            timeS: timeOf(clock),
-            events: content.events,
-          }
-        : {
-            ...link,
-            kind: "reading",
-            clockState: content.clockState,
-            meter: content.meter,
-            plan: content.plan,
-            slotS: content.slotS,
-            codes: content.codes,
-            rows: content.rows,
-          };
-    const bytes = signRecord(full, key.sign, kid);
-    return { bytes, decoded: decodeRecord(bytes, sha256) };
+    this.#chain.append([...contents, { ...row, kind: "reading", rows }]);
   }
 }
 
-/** Rows in pieces that a record can hold: at most so many, and at most so many bytes. */
-function inRecords(rows: readonly Row[], codes: number, most: number): Row[][] {
-  const pieces: Row[][] = [];
-  let last: readonly number[] = [];
-  let bytes = 0;
-  for (const row of rows) {
-    const piece = pieces.at(-1);
-    const size = rowBytes(row, last, codes);
-    if (piece && piece.length < most && bytes + size <= recordRowsBytesMax) {
-      piece.push(row);
-      bytes += size;
-    } else {
-      pieces.push([row]);
-      bytes = rowBytes(row, [], codes);
-      last = [];
-    }
-    if (row.values.length > 0) last = row.values;
-  }
-  return pieces;
-}
-
-/** Bytes of a row behind another one, with its status (at most 4: its index and the status). */
-function rowBytes(row: Row, last: readonly number[], codes: number): number {
-  if (row.values.length === 0) return codes + 4;
-  return row.values.reduce((sum, value, index) => sum + integerBytes(value - (last[index] ?? 0)), 4);
-}
-
-/** Length of an integer in CBOR (RFC 8949 §3). */
-function integerBytes(value: number): number {
-  const argument = value < 0 ? -1 - value : value;
-  return argument < 24 ? 1 : argument < 0x100 ? 2 : argument < 0x1_0000 ? 3 : argument <= 0xffff_ffff ? 5 : 9;
-}
-
-/** Rows in runs whose times follow each other by the slot. */
-function contiguous(rows: readonly Row[], slotS: number): Row[][] {
-  const runs: Row[][] = [];
-  for (const row of rows) {
-    const run = runs.at(-1);
-    if (run && (run.at(-1) as Row).timeS + slotS === row.timeS) run.push(row);
-    else runs.push([row]);
-  }
-  return runs;
-}
-
-function equal(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((value, index) => value === b[index]);
-}
-
-/** The row as it is sealed where its time cannot be: M instead of G. */
-function marked(row: Row): Row {
-  return row.status === statuses.good ? { ...row, status: statuses.manipulated } : row;
-}
+/** A good row may have been sealed with one of these instead. */
+const markedStatuses: ReadonlySet<number> = new Set([statuses.manipulated, statuses.outOfRange]);

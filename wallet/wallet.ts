@@ -1,13 +1,13 @@
 /** The wallet: answers the requests of wallet-message.ts, one at a time. Alone holds the key, the sequence and the journal. */
+import { randomBytes } from "node:crypto";
 import type { Clock } from "../platform/clock.ts";
-import { verifyCose } from "../protocol/cose-sign1.ts";
+import { decodeCose, digestOf } from "../protocol/cose-sign1.ts";
 import type { CborMap } from "../protocol/deterministic-cbor.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentRequest, signEnrolmentRequest } from "../protocol/enrolment.ts";
 import { kidOf } from "../protocol/public-key.ts";
-import { type DecodedReceipt, decodeReceipt } from "../protocol/receipt.ts";
-import { decodeRecord, eventCodes } from "../protocol/record.ts";
-import { Refusal } from "../protocol/refusal.ts";
+import { epochReasons, eventCodes, type RecordEvent } from "../protocol/record.ts";
+import { signStatement } from "../protocol/statement.ts";
 import {
   decodeWalletRequest,
   encodeAnswer,
@@ -18,6 +18,7 @@ import {
   readFields,
   releaseFields,
   sealFields,
+  statementFields,
   type WalletHello,
   WalletRefusal,
   type WalletRequest,
@@ -28,8 +29,9 @@ import { sha256 } from "./journal-segments.ts";
 import type { Hole } from "./journal-walk.ts";
 import type { DeviceKey } from "./keystore.ts";
 import { encodePolicy, type WalletPolicy } from "./policy.ts";
+import { type Contradiction, Releases } from "./release.ts";
 import { Sealer } from "./sealing.ts";
-import { verifyEd25519 } from "./verification.ts";
+import { statedPeriod } from "./sealing-statement.ts";
 
 export interface Isolation {
   readonly permission: boolean;
@@ -49,7 +51,20 @@ export interface WalletOptions {
   readonly clock: Clock;
   readonly softwareId: string;
   readonly isolation: Isolation;
+  /** Names this boot of the machine, 16 bytes; absent where nobody said: then each start counts as a boot. */
+  readonly bootId?: Uint8Array;
+  /** Folder that the time daemons' marks lie under instead of "/". */
+  readonly timeMarks?: string;
+  /** Value of the TPM's counter that this start is to be sealed with. */
+  readonly counter?: number;
 }
+
+/** Enrolment requests and statements a minute: each is sealed as an event before it leaves. */
+const keyUsesMax = 6;
+const keyUsesEveryMs = 60_000;
+const usedDigestBytes = 16;
+/** Epochs that receipts make the wallet begin: one in so long at most, whatever they say. */
+const contradictionEveryMs = 600_000;
 
 /** Requests that need the key. */
 const signingRequests: ReadonlySet<WalletRequest["type"]> = new Set(["enrol", "seal", "statement"]);
@@ -61,8 +76,12 @@ export class Wallet {
   readonly #device: Uint8Array;
   readonly #policyDigest: Uint8Array;
   readonly #sealer: Sealer;
+  readonly #releases: Releases;
   readonly #check: Generator<readonly Hole[]>;
   #holes = 0;
+  #contradictedMs: number | undefined;
+  #keyUsesMs: readonly number[] = [];
+  #ended = false;
 
   /** Seals at once what recovery and start ask for. */
   constructor(options: WalletOptions) {
@@ -71,9 +90,36 @@ export class Wallet {
     this.#kid = kidOf(key.publicKey, sha256);
     this.#device = options.rotated ? kidOf(options.rotated.nameKey, sha256) : this.#kid;
     this.#policyDigest = sha256(encodePolicy(policy));
-    this.#sealer = new Sealer({ journal, policy, key, kid: this.#kid, clock });
-    if (!options.retired) this.#sealer.begin([[eventCodes.started, options.softwareId, this.#policyDigest]]);
+    const { bootId = randomBytes(16), timeMarks } = options;
+    const sealing = { journal, policy, key, kid: this.#kid, clock, bootId: new Uint8Array(bootId) };
+    this.#sealer = new Sealer({ ...sealing, ...(timeMarks !== undefined && { timeMarks }) });
+    const onContradiction = (contradiction: Contradiction): void => this.#contradicted(contradiction);
+    this.#releases = new Releases({ journal, nodes: policy.nodes, device: this.#device, onContradiction });
+    if (!options.retired) this.#sealer.begin(this.#startEvents());
     this.#check = journal.check();
+  }
+
+  #startEvents(): RecordEvent[] {
+    const { journal, softwareId, counter } = this.#options;
+    const digest = this.#policyDigest;
+    const before = journal.lastStarted;
+    const events: RecordEvent[] = [
+      [eventCodes.started, softwareId, digest, ...(counter === undefined ? [] : [counter])],
+    ];
+    if (before && before.softwareId !== softwareId) events.push([eventCodes.updated, before.softwareId, softwareId]);
+    if (before && !equalBytes(before.policyDigest, digest)) events.push([eventCodes.parametersChanged, digest]);
+    return events;
+  }
+
+  /** To be called every few seconds. Writes nothing where there is nothing to seal. */
+  tick(): void {
+    if (!this.#options.retired && !this.#ended) this.#sealer.tick();
+  }
+
+  /** Seals that the wallet was told to stop; nothing is answered after that. */
+  stop(): void {
+    if (!this.#options.retired && !this.#ended) this.#sealer.stop();
+    this.#ended = true;
   }
 
   /** One step of the check of the whole ring: what is missing is sealed as an event. Gives the holes; undefined at the end. */
@@ -93,18 +139,21 @@ export class Wallet {
 
   /** The answer to one framed message. Never throws for what an agent sends; a failing disk does throw, and must end us. */
   answer(message: Uint8Array): Uint8Array {
+    if (this.#ended) throw new Error("the wallet was stopped");
     const { id, request } = decodeWalletRequest(message);
-    if (request instanceof WalletRefusal) return encodeRefusal(id, request);
     try {
+      if (request instanceof WalletRefusal) throw request;
       return encodeAnswer(id, this.#fields(request));
     } catch (error) {
-      if (error instanceof WalletRefusal) return encodeRefusal(id, error);
-      throw error;
+      if (!(error instanceof WalletRefusal)) throw error;
+      this.#sealer.refused();
+      return encodeRefusal(id, error);
     }
   }
 
   #fields(request: WalletRequest): CborMap {
     if (this.#options.retired && signingRequests.has(request.type)) throw new WalletRefusal("key-retired");
+    const { journal } = this.#options;
     switch (request.type) {
       case "hello":
         return helloFields(this.hello());
@@ -113,11 +162,11 @@ export class Wallet {
       case "seal":
         return sealFields(this.#sealer.seal(request));
       case "read":
-        return readFields({ records: this.#options.journal.records(request.from, request.to, readBytesMax) });
+        return readFields({ records: journal.records(request.from, request.to, readBytesMax, request.epoch) });
       case "release":
-        return releaseFields(this.#release(request.receipt));
+        return releaseFields(this.#releases.release(request.receipt));
       case "statement":
-        throw new WalletRefusal("period-not-held");
+        return statementFields(this.#statement(request));
     }
   }
 
@@ -141,7 +190,9 @@ export class Wallet {
       pendingRows: journal.pendingRows.length,
       firstSequence: journal.firstSequence,
       nameKey: rotated?.nameKey ?? key.publicKey,
-      earlierEpochs: [],
+      earlierEpochs: journal.epochs
+        .filter(({ epoch, through, last }) => epoch !== journal.epoch && through < last)
+        .map(({ epoch, through, last }) => ({ epoch, through, last })),
       keyProtection: keyProtection ?? "passphrase",
       retired: retired ?? false,
       holes: this.#holes,
@@ -160,54 +211,39 @@ export class Wallet {
     const meters = policy.meters.map(({ index, name, profile }) => ({ index, name, profile }));
     const timeS = timeOf(clock);
     const { publicKey, share } = key;
-    return signEnrolmentRequest(
-      { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters, ...(rotated && { rotated }) },
-      key.sign,
-      sha256,
-    );
+    const content = { publicKey, share, epoch: journal.epoch, timeS, softwareId, meters, ...(rotated && { rotated }) };
+    return this.#keyUsed(() => signEnrolmentRequest(content, key.sign, sha256));
   }
 
-  /** Releases what a receipt says is stored. The agent only carries it: everything it says is checked here. */
-  #release(bytes: Uint8Array): { epoch: number; through: number } {
-    const { journal } = this.#options;
-    const { content } = this.#verifiedReceipt(bytes);
-    if (!equalBytes(content.device, this.#device)) throw new WalletRefusal("receipt-other-device");
-    if (content.epoch !== journal.epoch)
-      throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
-    const highest = content.ranges.at(-1)?.last ?? content.through;
-    if (highest >= journal.nextSequence)
-      throw new WalletRefusal("receipt-beyond-sealed", `${highest}, sealed up to ${journal.nextSequence - 1}`);
-    for (const range of content.ranges) this.#checkDigest(range.last, range.digest);
-    if (content.digest && content.through > journal.releasedThrough) {
-      this.#checkDigest(content.through, content.digest);
-      journal.release(content.through, bytes);
-    }
-    return { epoch: journal.epoch, through: journal.releasedThrough };
+  /** What the key signs besides records: that it did is on disk before the bytes leave. */
+  #keyUsed(sign: () => Uint8Array): Uint8Array {
+    const nowMs = this.#options.clock.monotonicMs();
+    const recent = this.#keyUsesMs.filter((usedMs) => nowMs - usedMs < keyUsesEveryMs);
+    if (recent.length >= keyUsesMax)
+      throw new WalletRefusal("rate-exceeded", `${keyUsesMax} enrolment requests and statements a minute`);
+    const bytes = sign();
+    const cose = decodeCose(bytes);
+    this.#sealer.sealEvent([eventCodes.keyUsed, cose.contentType, digestOf(cose, sha256).slice(0, usedDigestBytes)]);
+    this.#keyUsesMs = [...recent, nowMs];
+    return bytes;
   }
 
-  #verifiedReceipt(bytes: Uint8Array): DecodedReceipt {
-    const { policy } = this.#options;
-    try {
-      const receipt = decodeReceipt(bytes);
-      const { kid } = receipt.cose;
-      const node = policy.nodes.find((item) => kid !== undefined && equalBytes(kidOf(item.publicKey, sha256), kid));
-      if (!node) throw new WalletRefusal("receipt-not-pinned");
-      verifyCose(receipt.cose, node.publicKey, verifyEd25519);
-      return receipt;
-    } catch (error) {
-      if (error instanceof Refusal) throw new WalletRefusal("receipt-invalid", error.message);
-      throw error;
-    }
+  /** A receipt shows that this card is older than what the node has, or has a twin: what comes now is an epoch of its own. */
+  #contradicted({ epoch, sequence, digest }: Contradiction): void {
+    const { journal, clock, retired } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const recently = this.#contradictedMs !== undefined && nowMs - this.#contradictedMs < contradictionEveryMs;
+    if (retired || recently || !journal.canBeginEpoch) return;
+    if (this.#sealer.beginEpoch([eventCodes.epochBegun, epochReasons.contradicted, epoch, sequence, digest]))
+      this.#contradictedMs = nowMs;
   }
 
-  #checkDigest(sequence: number, digest: Uint8Array): void {
-    const [found] = this.#options.journal.records(sequence, sequence, readBytesMax);
-    if (!found) {
-      // Recycled records were released before; any other sequence without a record cannot be acknowledged.
-      if (sequence < this.#options.journal.firstSequence) return;
-      throw new WalletRefusal("receipt-digest-mismatch", `${sequence} is void`);
-    }
-    if (!equalBytes(decodeRecord(found[1], sha256).digest, digest))
-      throw new WalletRefusal("receipt-digest-mismatch", `record ${sequence}`);
+  #statement({ meter: index, fromS, toS }: WalletRequest & { type: "statement" }): Uint8Array {
+    const { journal, policy, key, clock } = this.#options;
+    const meter = policy.meters.find((item) => item.index === index);
+    if (!meter) throw new WalletRefusal("unknown-meter", `${index}`);
+    const period = statedPeriod(journal, meter, { fromS, toS }, () => this.#sealer.closePending());
+    const made = { device: this.#device, timeS: timeOf(clock), clockState: this.#sealer.clockState };
+    return this.#keyUsed(() => signStatement({ ...period, ...made }, key.sign, this.#kid));
   }
 }

@@ -131,7 +131,7 @@ function mutated(bytes: Uint8Array, random: SeededRandom): Uint8Array {
 function checkPolicy(wallet: WalletFixture): number {
   let rows = 0;
   const slots = new Set<string>();
-  for (const bytes of wallet.records().values()) {
+  for (const bytes of wallet.journal.epochs.flatMap(({ epoch }) => [...wallet.records(epoch).values()])) {
     const { content } = decodeRecord(bytes, sha256);
     if (content.kind !== "reading") continue;
     const meter = meters.find(({ index }) => index === content.meter);
@@ -169,7 +169,7 @@ test("20,000 seeded requests: nothing is sealed against the policy, nothing cras
   for (const reason of ["answered", "malformed", "unknown-meter", "rate-exceeded", "unknown-field"])
     assert.ok((counts.get(reason) ?? 0) > 10, `${reason} was met (seed ${random.seed})`);
   assert.ok(checkPolicy(wallet) > 100);
-  checkChain(wallet.records(), wallet.key.publicKey);
+  for (const { epoch } of wallet.journal.epochs) checkChain(wallet.records(epoch), wallet.key.publicKey);
 });
 
 test("control: a wallet of a wider policy seals what this one refuses, and the check sees it", (t) => {

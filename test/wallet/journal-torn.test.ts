@@ -35,8 +35,8 @@ interface Place {
 }
 
 const one = { rowsInCommit: 1, codes: [2, 4] };
-const several = { rowsInCommit: 1, codes: Array.from({ length: 64 }, (_, i) => i + 1) };
-const many = { rowsInCommit: 16, codes: Array.from({ length: 60 }, (_, i) => i + 1) };
+const several = { rowsInCommit: 1, codes: Array.from({ length: 64 }, (_, i) => i + 101) };
+const many = { rowsInCommit: 16, codes: Array.from({ length: 60 }, (_, i) => i + 101) };
 const lastUsable = segmentBlocks - 2; // the last block is the reserve
 
 const places: Record<string, Place> = {

@@ -4,7 +4,6 @@ import { type CborValue, decodeCbor, encodeCbor } from "../../protocol/determini
 import { enrolmentBytesMax, openEnrolmentRequest } from "../../protocol/enrolment.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import { readEnrolAnswer } from "../../protocol/wallet-message.ts";
-import { clockStateOf } from "../../wallet/clock-state.ts";
 import {
   decodePolicy,
   emptyPolicy,
@@ -83,13 +82,6 @@ test("the longest policy still makes an enrolment request, which its own key sig
   const { request: opened } = openEnrolmentRequest(request, verifyEd25519, sha256);
   assert.equal(opened.meters.length, 256);
   assert.deepEqual(opened.publicKey, wallet.key.publicKey);
-});
-
-test("the clock is called synchronised only where the system's daemon left its mark, and unknown before 2025", () => {
-  const here = import.meta.filename;
-  assert.equal(clockStateOf(startS * 1_000, here), 0);
-  assert.equal(clockStateOf(startS * 1_000, "/nonexistent"), 2);
-  assert.equal(clockStateOf(0, here), 1);
 });
 
 test("a clock far out of range keeps the wallet neither from starting nor from sealing", (t) => {

@@ -51,27 +51,44 @@ test("a pinned node's receipt with any byte changed releases nothing", (t) => {
 });
 
 test("a pinned node's receipt is held against what was sealed", (t) => {
-  const wallet = sealedFixture(t);
-  const { nextSequence } = wallet.hello();
-  const digest = wallet.digestOf(5);
-  const range = (first: number, last: number, of = last) => ({ first, last, digest: wallet.digestOf(of) });
-  const receipt = (content: Partial<Receipt>): Uint8Array => upTo(wallet, 5, content);
-  const cases: [string, Uint8Array, Parameters<typeof refusal>[0]][] = [
-    ["another device", receipt({ device: new Uint8Array(8) }), "receipt-other-device"],
-    ["another epoch", receipt({ epoch: epoch + 1 }), "receipt-other-epoch"],
-    ["beyond what was sealed", receipt({ through: nextSequence }), "receipt-beyond-sealed"],
-    ["the highest number", receipt({ through: 0xffff_ffff }), "receipt-beyond-sealed"],
-    ["another record's digest", receipt({ through: 6, digest }), "receipt-digest-mismatch"],
-    ["a range beyond", receipt({ ranges: [{ ...range(8, 9), last: nextSequence }] }), "receipt-beyond-sealed"],
-    ["a range with another digest", receipt({ ranges: [range(8, 9, 8)] }), "receipt-digest-mismatch"],
-    ["a device's own record", wallet.records().get(5) as Uint8Array, "receipt-invalid"],
-    ["noise", Uint8Array.from([1, 2, 3]), "receipt-invalid"],
+  type Receipted = (wallet: WalletFixture) => Uint8Array;
+  const range = (wallet: WalletFixture, last: number, of = last) => ({ first: 8, last, digest: wallet.digestOf(of) });
+  const changed =
+    (content: (wallet: WalletFixture) => Partial<Receipt>): Receipted =>
+    (wallet) =>
+      upTo(wallet, 5, content(wallet));
+  const beyond = ({ journal }: WalletFixture): number => journal.nextSequence;
+  const cases: [string, Receipted, Parameters<typeof refusal>[0]][] = [
+    ["another device", changed(() => ({ device: new Uint8Array(8) })), "receipt-other-device"],
+    ["another epoch", changed(() => ({ epoch: epoch + 1 })), "receipt-other-epoch"],
+    ["beyond what was sealed", changed((wallet) => ({ through: beyond(wallet) })), "receipt-beyond-sealed"],
+    ["the highest number", changed(() => ({ through: 0xffff_ffff })), "receipt-beyond-sealed"],
+    [
+      "another record's digest",
+      changed((wallet) => ({ through: 6, digest: wallet.digestOf(5) })),
+      "receipt-digest-mismatch",
+    ],
+    [
+      "a range beyond",
+      changed((wallet) => ({ ranges: [{ ...range(wallet, 9), last: beyond(wallet) }] })),
+      "receipt-beyond-sealed",
+    ],
+    ["a range with another digest", changed((wallet) => ({ ranges: [range(wallet, 9, 8)] })), "receipt-digest-mismatch"],
+    ["a device's own record", (wallet) => wallet.records().get(5) as Uint8Array, "receipt-invalid"],
+    ["noise", () => Uint8Array.from([1, 2, 3]), "receipt-invalid"],
   ];
-  for (const [name, bytes, reason] of cases) {
-    assert.throws(() => release(wallet, bytes), refusal(reason), name);
-    assert.equal(wallet.hello().through, 0, name);
+  for (const [name, receipt, reason] of cases) {
+    const wallet = sealedFixture(t);
+    assert.throws(() => release(wallet, receipt(wallet)), refusal(reason), name);
+    assert.deepEqual(
+      wallet.journal.epochs.map(({ through }) => through),
+      wallet.journal.epochs.map(() => 0),
+      name,
+    );
   }
-  assert.equal(release(wallet, receipt({ ranges: [range(8, 9)] })), 5, "control; ranges release nothing by themselves");
+  const wallet = sealedFixture(t);
+  const good = upTo(wallet, 5, { ranges: [range(wallet, 9)] });
+  assert.equal(release(wallet, good), 5, "control; ranges release nothing by themselves");
 });
 
 test("a stale receipt is harmless, a receipt of nothing too", (t) => {

@@ -134,7 +134,7 @@ test("a clock that was set back onto times that are sealed loses no reading; whi
   const wallet = new WalletFixture(t, { policy: { sealEveryS: 0 } });
   const other = (timeS: number) => ({ ...rowAt(timeS), values: [7, 7] });
   wallet.secondsPerSeal = 0;
-  wallet.clock.set(startS + 20);
+  wallet.clock.pass(20);
   for (let second = 1; second <= 20; second++) wallet.seal([rowAt(startS + second)]);
   // Control: the clock did not move, so these are second values for sealed slots, which no agent may bring.
   assert.throws(() => wallet.seal([other(startS + 10)]), refusal("row-conflict"));
@@ -156,7 +156,7 @@ test("an agent's word alone moves no clock: late rows and rows of the future are
   const wallet = new WalletFixture(t, { policy: { sealEveryS: 0 } });
   const other = (timeS: number) => ({ ...rowAt(timeS), values: [7, 7] });
   wallet.secondsPerSeal = 0;
-  wallet.clock.set(startS + 100);
+  wallet.clock.pass(100);
   wallet.seal([rowAt(startS + 100)]);
   wallet.seal([rowAt(startS + 10)]); // late
   wallet.seal([rowAt(4_102_444_800)]); // the year 2100
@@ -193,8 +193,8 @@ test("an agent's word alone moves no clock: late rows and rows of the future are
   );
   // Control: with the wallet's own clock set back, the same late row is of a new generation, and good.
   wallet.clock.set(startS + 20);
-  wallet.seal([rowAt(startS + 20)]);
-  assert.equal(wallet.hello().generation, 1);
+  wallet.seal([{ ...rowAt(startS + 20), values: [9_000, 9_000] }]); // registers that did not go back with it
+  assert.equal(wallet.hello().generation, 2);
   assert.equal(readings(wallet).at(-1)?.rows[0]?.status, statuses.good);
 });
 

@@ -64,6 +64,12 @@ export class TestClock {
     this.#wallMs = wallS * 1_000;
   }
 
+  /** The machine was switched on, and has no clock that runs on without it. */
+  boot(wallS = 0): void {
+    this.#wallMs = wallS * 1_000;
+    this.#monotonicMs = 0;
+  }
+
   /** Both clocks go on. */
   pass(seconds: number): void {
     this.#wallMs += seconds * 1_000;
@@ -107,6 +113,9 @@ export class WalletFixture {
   secondsPerSeal = 1;
   /** Takes effect at the next restart. */
   retired = false;
+  softwareId = "ecp-wallet/test";
+  counter: number | undefined;
+  bootId: Uint8Array = new Uint8Array(16).fill(1);
   #open = true;
 
   constructor(t: Pick<TestContext, "after">, options: FixtureOptions = {}) {
@@ -130,9 +139,11 @@ export class WalletFixture {
   }
 
   #wallet(): Wallet {
-    const { journal, policy, key, clock, retired } = this;
+    const { journal, policy, key, clock, retired, softwareId, bootId } = this;
     const isolation = { permission: true, jitless: true, uid: 1_000 };
-    return new Wallet({ journal, policy, key, clock, retired, softwareId: "ecp-wallet/test", isolation });
+    const paths = { timeMarks: path.dirname(this.folder) };
+    const counter = this.counter === undefined ? {} : { counter: this.counter };
+    return new Wallet({ journal, policy, key, clock, retired, softwareId, bootId, isolation, ...paths, ...counter });
   }
 
   /** Closes the files, under the wallet where that is still in use. */
@@ -163,19 +174,18 @@ export class WalletFixture {
   seal(rows: readonly Row[], request: Partial<SealRequest> = {}): readonly number[] {
     this.clock.pass(this.secondsPerSeal);
     const endS = Math.max(0, ...rows.map(({ timeS }) => timeS));
-    if (this.secondsPerSeal > 0 && this.clock.wallMs() < endS * 1_000) this.clock.set(endS);
+    if (this.secondsPerSeal > 0) this.clock.pass(Math.max(0, endS - this.clock.wallMs() / 1_000));
     const { meters } = this.policy;
     const slotS = meters.find((meter) => meter.index === (request.meter ?? 0))?.slotS ?? 1;
     const base = { type: "seal", meter: 0, plan: 0, slotS, codes: [2, 4] } as const;
     return readSealAnswer(this.ask({ ...base, rows, ...request })).sequences;
   }
 
-  /** All records that can be read back, by sequence. */
-  records(): Map<number, Uint8Array> {
+  /** All records of an epoch, the running one if none is named, that can be read back, by sequence. */
+  records(epoch = this.journal.epoch): Map<number, Uint8Array> {
     const records = new Map<number, Uint8Array>();
-    const { nextSequence } = this.journal;
-    for (let from = 1; from < nextSequence; ) {
-      const answer = readReadAnswer(this.ask({ type: "read", from, to: nextSequence - 1 }));
+    for (let from = 1; from < 0xffff_ffff; ) {
+      const answer = readReadAnswer(this.ask({ type: "read", from, to: 0xffff_ffff, epoch }));
       for (const [sequence, bytes] of answer.records) records.set(sequence, bytes);
       const last = answer.records.at(-1);
       if (last === undefined) break;
@@ -249,7 +259,9 @@ export function checkChain(records: ReadonlyMap<number, Uint8Array>, publicKey: 
           expected = sequence;
         }
     assert.equal(sequence, expected, "no sequence without a record or a void");
-    const previous = last?.digest.slice(0, previousBytes) ?? (sequence === 1 ? noPrevious : content.previous);
+    const previous =
+      last?.digest.slice(0, previousBytes) ??
+      (sequence === 1 && content.epoch === epoch ? noPrevious : content.previous);
     assert.deepEqual(content.previous, previous, `record ${sequence} names its predecessor`);
     last = { sequence, digest: digestOf(cose, sha256) };
   }

@@ -1,0 +1,124 @@
+/**
+ * Receipts: what a full node's signature releases, and what it tells of a card that is older than the device's own past. The
+ * agent only carries receipts: everything that they say is checked here.
+ */
+import { verifyCose } from "../protocol/cose-sign1.ts";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import { kidOf } from "../protocol/public-key.ts";
+import { type DecodedReceipt, decodeReceipt, type Receipt, type ReceiptRange } from "../protocol/receipt.ts";
+import { decodeRecord } from "../protocol/record.ts";
+import { Refusal } from "../protocol/refusal.ts";
+import { type ReleaseAnswer, readBytesMax, WalletRefusal } from "../protocol/wallet-message.ts";
+import type { Journal } from "./journal.ts";
+import type { JournalEpoch } from "./journal-epochs.ts";
+import { sha256 } from "./journal-segments.ts";
+import type { PinnedNode } from "./policy.ts";
+import { verifyEd25519 } from "./verification.ts";
+
+/** A record that a full node has, and this journal has not, or has another one in its place. */
+export interface Contradiction {
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly digest: Uint8Array;
+}
+
+export interface ReleaseOptions {
+  readonly journal: Journal;
+  readonly nodes: readonly PinnedNode[];
+  /** kid of the device's name. */
+  readonly device: Uint8Array;
+  /** Called when a verified receipt contradicts the running epoch: this card is older than the node's, or has a twin. */
+  readonly onContradiction: (contradiction: Contradiction) => void;
+}
+
+export class Releases {
+  readonly #options: ReleaseOptions;
+
+  constructor(options: ReleaseOptions) {
+    this.#options = options;
+  }
+
+  /** Releases what a receipt says is stored. Throws {@link WalletRefusal}. */
+  release(bytes: Uint8Array): ReleaseAnswer {
+    const { journal, device } = this.#options;
+    const { content } = this.#verified(bytes);
+    if (!equalBytes(content.device, device)) throw new WalletRefusal("receipt-other-device");
+    const epoch = journal.epochs.find((item) => item.epoch === content.epoch);
+    if (!epoch) throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
+    const kept = this.#releaseKept(content, bytes);
+    try {
+      this.#releaseThrough(content, epoch, bytes);
+    } catch (error) {
+      // Of an epoch that was contradicted the node cannot say more than that it keeps these records.
+      if (!(error instanceof WalletRefusal && kept)) throw error;
+    }
+    const after = journal.epochs.find((item) => item.epoch === content.epoch);
+    return { epoch: content.epoch, through: after?.through ?? epoch.last };
+  }
+
+  /** Runs of an earlier epoch that the node keeps, be it as evidence: they are not lost. Tells whether there were any. */
+  #releaseKept(content: Receipt, bytes: Uint8Array): boolean {
+    const { journal } = this.#options;
+    if (content.epoch === journal.epoch) return false;
+    const runs = (content.kept ?? []).filter(({ last, digest }) => {
+      const record = this.#record(content.epoch, last);
+      // Each record names the one before, so the digest of the last speaks for the whole run.
+      return record !== undefined && equalBytes(decodeRecord(record, sha256).digest, digest);
+    });
+    for (const { first, last } of runs) journal.releaseRun(content.epoch, first, last, bytes);
+    return runs.length > 0;
+  }
+
+  #releaseThrough(content: Receipt, epoch: JournalEpoch, bytes: Uint8Array): void {
+    const { journal } = this.#options;
+    const { through, digest, ranges } = content;
+    const last = epoch.epoch === journal.epoch ? journal.nextSequence - 1 : epoch.last;
+    const newest = ranges.at(-1) ?? (digest && { last: through, digest });
+    if (newest && newest.last > last) {
+      this.#contradicted(epoch, newest);
+      throw new WalletRefusal("receipt-beyond-sealed", `${newest.last}, sealed up to ${last}`);
+    }
+    for (const range of ranges) this.#checkDigest(epoch, range);
+    if (digest && through > epoch.through) {
+      this.#checkDigest(epoch, { last: through, digest });
+      journal.release(through, bytes, epoch.epoch);
+    }
+  }
+
+  #verified(bytes: Uint8Array): DecodedReceipt {
+    try {
+      const receipt = decodeReceipt(bytes);
+      const { kid } = receipt.cose;
+      const node = this.#options.nodes.find(
+        (item) => kid !== undefined && equalBytes(kidOf(item.publicKey, sha256), kid),
+      );
+      if (!node) throw new WalletRefusal("receipt-not-pinned");
+      verifyCose(receipt.cose, node.publicKey, verifyEd25519);
+      return receipt;
+    } catch (error) {
+      if (error instanceof Refusal) throw new WalletRefusal("receipt-invalid", error.message);
+      throw error;
+    }
+  }
+
+  #checkDigest(epoch: JournalEpoch, place: Pick<ReceiptRange, "last" | "digest">): void {
+    const record = this.#record(epoch.epoch, place.last);
+    if (record === undefined) {
+      // Recycled records were released before; any other sequence without a record cannot be acknowledged.
+      if (place.last < epoch.first) return;
+      throw new WalletRefusal("receipt-digest-mismatch", `${place.last} is void`);
+    }
+    if (equalBytes(decodeRecord(record, sha256).digest, place.digest)) return;
+    this.#contradicted(epoch, place);
+    throw new WalletRefusal("receipt-digest-mismatch", `record ${place.last}`);
+  }
+
+  #contradicted({ epoch }: JournalEpoch, { last, digest }: Pick<ReceiptRange, "last" | "digest">): void {
+    const { journal, onContradiction } = this.#options;
+    if (epoch === journal.epoch) onContradiction({ epoch, sequence: last, digest });
+  }
+
+  #record(epoch: number, sequence: number): Uint8Array | undefined {
+    return this.#options.journal.records(sequence, sequence, readBytesMax, epoch)[0]?.[1];
+  }
+}

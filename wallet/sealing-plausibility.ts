@@ -1,0 +1,122 @@
+/**
+ * Which good rows cannot be true: a register that falls (M), more energy than the meter's connection can carry (O). They are
+ * sealed all the same, marked, and a full node does not book them. The reference is the last good row of meter and plan.
+ */
+import type { Clock } from "../platform/clock.ts";
+import { quantityOfCode } from "../protocol/quantity.ts";
+import { statuses } from "../protocol/reading-status.ts";
+import { eventCodes, type RecordEvent, type Row } from "../protocol/record.ts";
+import type { Journal } from "./journal.ts";
+import type { PolicyMeter } from "./policy.ts";
+
+/** How far the moments of two readings may lie off the ends of their slots together. */
+const momentToleranceS = 2;
+
+interface Reference {
+  readonly stand: number;
+  readonly timeS: number;
+  /** When the row was taken, by the monotonic clock; undefined where it was sealed before this process. */
+  readonly takenS: number | undefined;
+  /**
+   * How much more the meter may have counted than `stand` shows, in Wh. It is what the resolution and the moments of reading
+   * hide, and is granted once, not anew with each row: else rows of a second could carry any energy.
+   */
+  readonly creditWh: number;
+}
+
+export interface JudgedRows {
+  readonly rows: readonly Row[];
+  readonly events: readonly RecordEvent[];
+  /** To be called once they are sealed. */
+  keep(): void;
+}
+
+type References = Map<number, Reference>;
+
+export class Plausibility {
+  readonly #journal: Journal;
+  readonly #clock: Clock;
+  /** By meter and plan, by code. What the journal has is believed before this: this only knows more of it. */
+  readonly #references = new Map<string, References>();
+  /** Registers that stand below where they were: `meter/plan/code`. */
+  #fallen = new Set<string>();
+
+  constructor(journal: Journal, clock: Clock) {
+    this.#journal = journal;
+    this.#clock = clock;
+  }
+
+  /** Marks the rows of one meter and plan that cannot be true; they follow each other in time. */
+  judge(meter: PolicyMeter, plan: number, codes: readonly number[], rows: readonly Row[]): JudgedRows {
+    const registers = codes
+      .map((code, index) => ({ code, index, quantity: quantityOfCode(code) }))
+      .filter(({ quantity }) => quantity?.cumulative === true)
+      .map(({ code, index, quantity }) => ({ code, index, isEnergy: quantity?.unit === "Wh" }));
+    const key = `${meter.index}/${plan}`;
+    const references = this.#known(key, meter.index, plan);
+    const fallen = new Set(this.#fallen);
+    const events: RecordEvent[] = [];
+    const offsetS = (this.#clock.wallMs() - this.#clock.monotonicMs()) / 1_000;
+    const judged = rows.map((row): Row => {
+      if (row.status !== statuses.good || registers.length === 0) return row;
+      const fell = registers.filter(
+        ({ code, index }) => (row.values[index] as number) < (references.get(code)?.stand ?? Number.NEGATIVE_INFINITY),
+      );
+      for (const { code } of registers) {
+        const place = `${key}/${code}`;
+        if (!fell.some((other) => other.code === code)) fallen.delete(place);
+        else if (!fallen.has(place)) {
+          fallen.add(place);
+          // One that goes up and down in the rows of one request is told of once.
+          if (!events.some(([, , other]) => other === code))
+            events.push([eventCodes.registerWentBack, meter.index, code]);
+        }
+      }
+      if (fell.length > 0) return { ...row, status: statuses.manipulated };
+      const takenS = row.timeS - offsetS;
+      const next = registers.map(({ code, index, isEnergy }): [number, Reference] => {
+        const stand = row.values[index] as number;
+        const before = references.get(code);
+        const creditWh = isEnergy ? creditOf(meter, before, { stand, timeS: row.timeS, takenS }) : 0;
+        return [code, { stand, timeS: row.timeS, takenS, creditWh }];
+      });
+      if (next.some(([, { creditWh }]) => creditWh < 0)) return { ...row, status: statuses.outOfRange };
+      for (const [code, reference] of next) references.set(code, reference);
+      return row;
+    });
+    const keep = (): void => {
+      this.#references.set(key, references);
+      this.#fallen = fallen;
+    };
+    return { rows: judged, events, keep };
+  }
+
+  #known(key: string, meter: number, plan: number): References {
+    const known = this.#references.get(key);
+    return new Map(
+      (this.#journal.lastRow(meter, plan)?.registers ?? []).map(([code, stand, timeS]) => {
+        const reference = known?.get(code);
+        if (reference?.stand === stand && reference.timeS === timeS) return [code, reference];
+        return [code, { stand, timeS, takenS: undefined, creditWh: Number.POSITIVE_INFINITY }];
+      }),
+    );
+  }
+}
+
+/**
+ * The credit that is left after a row, in Wh; negative where the meter cannot have counted so much. Between rows of this process
+ * the monotonic clock tells how long they lie apart, whatever happened to the wall clock meanwhile.
+ */
+function creditOf(
+  { powerMaxW, resolutionWh }: PolicyMeter,
+  before: Reference | undefined,
+  row: { stand: number; timeS: number; takenS: number },
+): number {
+  const most = resolutionWh + (powerMaxW * momentToleranceS) / 3_600;
+  if (powerMaxW === 0 || before === undefined) return most;
+  const lastedS = before.takenS === undefined ? row.timeS - before.timeS : row.takenS - before.takenS;
+  // A row of before this process, by a clock that was ahead of this one: nobody knows how long it lasted.
+  if (before.takenS === undefined && (before.timeS === 0 || lastedS <= 0)) return most;
+  const couldWh = (powerMaxW * Math.max(0, lastedS)) / 3_600;
+  return Math.min(most, Math.min(most, before.creditWh) + couldWh - (row.stand - before.stand));
+}
