@@ -3,7 +3,7 @@
  * acknowledged. No seal may be acknowledged that the disk does not have, the hub must say what is wrong, and work must go on within 5 s of
  * the cure without anybody's help. Control: a log on the same disk that does not wait for its writes.
  */
-import { closeSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import path from "node:path";
 import { publicKeyOfDid } from "../protocol/public-key.ts";
 import { Community } from "../test/system/community-fixture.ts";
@@ -229,23 +229,21 @@ async function fillRing(faults: Faults): Promise<void> {
   await resumed(faults);
 }
 
-/** A log that does not wait for its writes, on the disk while it fails. */
+/** A log that does not wait for its writes, in a file that was made before, on the disk while it fails. */
 function controlOn(disk: FaultyDisk): { answers: number; falseAcknowledgements: number } {
   const file = path.join(disk.mount, "control.log");
-  const descriptor = openSync(file, "a");
   const answers = 50;
+  writeFileSync(file, Buffer.alloc(answers * 4_096), { flush: true });
+  disk.sync();
+  const descriptor = openSync(file, "r+");
   disk.fail();
-  for (let i = 0; i < answers; i++) writeSync(descriptor, `${i}\n`.padStart(4_096)); // answered: the call has returned
+  const block = Buffer.alloc(4_096, 1);
+  for (let i = 0; i < answers; i++) writeSync(descriptor, block, 0, block.length, i * 4_096); // answered: the call has returned
   closeSync(descriptor);
-  try {
-    disk.remount();
-  } catch {
-    // What could not be written is why.
-  }
+  disk.sync(); // as the kernel does by itself after a while
   disk.cure();
   disk.remount();
-  const lines = readFileSync(file, "latin1")
-    .split("\n")
-    .filter((line) => line.trim() !== "");
-  return { answers, falseAcknowledgements: answers - lines.length };
+  const bytes = readFileSync(file);
+  const kept = Array.from({ length: answers }, (_, i) => bytes[i * 4_096]).filter((byte) => byte === 1).length;
+  return { answers, falseAcknowledgements: answers - kept };
 }

@@ -63,6 +63,11 @@ export class FaultyDisk {
     rmSync(this.#trigger, { force: true });
   }
 
+  /** Has the kernel write what it has not written yet; whether the disk takes it is nobody's care here. */
+  sync(): void {
+    spawnSync("sync", ["--file-system", this.mount]);
+  }
+
   /** Forgets what only the kernel's cache holds: what is there afterwards is what the disk has. */
   remount(): void {
     run("umount", this.mount);

@@ -3,19 +3,10 @@
  *
  * Making the ring needs fsync and is done by `ecp-wallet init`, outside Node's permission model, which forbids it.
  */
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  openSync,
-  readdirSync,
-  readSync,
-  writeSync,
-} from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, fsyncSync, openSync, readdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { syncFolder } from "../platform/durable-file.ts";
+import { readFromDevice } from "./device-read.ts";
 import { blockBytes } from "./journal-block.ts";
 
 export const segmentBlocksDefault = 256;
@@ -99,16 +90,12 @@ export class JournalRing {
     );
   }
 
-  /** A whole segment, or its first `blocks` blocks. */
+  /**
+   * A whole segment, or its first `blocks` blocks, as the device has them. Blocks that it does not give come as
+   * bytes that are no block: what cannot be read is damaged, and no reason to end.
+   */
   read(segment: number, blocks = this.segmentBlocks): Buffer {
-    const bytes = Buffer.alloc(blocks * blockBytes);
-    let offset = 0;
-    while (offset < bytes.length) {
-      const count = readSync(this.#descriptor(segment), bytes, offset, bytes.length - offset, offset);
-      if (count === 0) throw new JournalError(`${segmentPath(this.folder, segment)} ends at ${offset}`);
-      offset += count;
-    }
-    return bytes;
+    return readFromDevice(segmentPath(this.folder, segment), blocks * blockBytes);
   }
 
   /**
