@@ -84,8 +84,7 @@ export class Chain {
 
   /** All up to here are stored, voided or dropped. */
   get through(): number {
-    const first = this.#spans[0];
-    return first?.first === 1 ? first.last : 0;
+    return throughOf(this.#spans);
   }
 
   get spans(): readonly Span[] {
@@ -111,12 +110,11 @@ export class Chain {
     return this.#effects.splice(0);
   }
 
-  /** Passes what a settled record of another epoch declares as dropped. Returns whether the chain is whole further than before. */
+  /** Passes what a settled record of another epoch declares as dropped. Returns whether the chain is whole further than it was saved. */
   drop(last: number): boolean {
-    const before = this.through;
     this.#gone = Math.max(this.#gone, last);
     this.#passGone();
-    return this.through !== before;
+    return this.through !== throughOf(this.#saved);
   }
 
   /** Gives a record its place, or keeps it as evidence. */
@@ -327,6 +325,10 @@ export class Chain {
     const dropped = droppedOf(content) ?? [];
     if (isLast || dropped.length > 0) this.#effects.push(content);
   }
+}
+
+function throughOf([first]: readonly Span[]): number {
+  return first?.first === 1 ? first.last : 0;
 }
 
 /** Whether `previous` speaks of the record with this digest. */

@@ -49,8 +49,8 @@ export interface Refused {
   readonly refused: VerdictReason;
   readonly message: Message;
   readonly detail?: string;
-  /** The epoch whose key is not known: the record may hold once it is. */
-  readonly early?: { readonly name: string; readonly epoch: number };
+  /** The epoch whose key is not known, or another than this one: the record may hold once it is. */
+  readonly early?: { readonly name: string; readonly epoch: number; readonly publicKey: Uint8Array };
 }
 
 const verifyNow: Verify = (publicKey, message, signature) =>
@@ -112,10 +112,12 @@ export class RecordExamination {
     if (await holds(cose, key)) return this.#withRotation(record, content, device);
     // The kid is a hint that anyone may have changed: it only says which refusal helps most.
     const isOther = cose.kid !== undefined && !equalBytes(cose.kid, kid);
-    if (known) return { refused: isOther ? "wrong-device" : "signature-invalid", message };
+    const early = { name, epoch, publicKey };
+    if (known && !isOther) return { refused: "signature-invalid", message };
+    if (known) return { refused: "wrong-device", message, early };
     const isOld = [...device.keys.values()].some((one) => cose.kid !== undefined && equalBytes(cose.kid, one.kid));
     const refused = isOther ? (isOld ? "old-key" : "unknown-key") : "signature-invalid";
-    return { refused, message, early: { name, epoch } };
+    return { refused, message, early };
   }
 
   #withRotation(record: Omit<Examined, "rotation">, content: RecordContent, device: KnownDevice): Examined | Refused {

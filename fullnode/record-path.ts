@@ -153,7 +153,7 @@ export class RecordPath {
     let examined = this.#examine(this.#queue.splice(0, batchRecordsMax));
     for (;;) {
       await this.#noticeForeignChanges();
-      const batch = await examined;
+      const batch = await this.#withoutRefused(await examined);
       const next = this.#queue.splice(0, batchRecordsMax);
       examined = this.#examine(next); // before the commit blocks this thread: the pool verifies meanwhile
       await this.#commit(batch);
@@ -201,14 +201,28 @@ export class RecordPath {
   async #examine(messages: readonly Message[]): Promise<(Examined | Refused)[]> {
     const mayHold = (device: number, epoch: number, sequence: number) =>
       this.#chains.get(chainKey(device, epoch))?.mayHold(sequence) ?? true;
-    const examined = await Promise.all(messages.map((message) => this.#examination.examine(message, mayHold)));
-    return examined.filter((record) => {
-      if (!("refused" in record)) return true;
+    return await Promise.all(messages.map((message) => this.#examination.examine(message, mayHold)));
+  }
+
+  /** Counts what is refused of a batch; gives the rest, and those that are to leave the quarantine. */
+  async #withoutRefused(batch: readonly (Examined | Refused)[]): Promise<(Examined | Refused)[]> {
+    const kept: (Examined | Refused)[] = [];
+    for (const record of batch) {
+      if (!("refused" in record) || record.message.adopted) kept.push(record);
+      if (!("refused" in record)) continue;
       const { refused, message, detail, early } = record;
+      if (early && !message.early && !message.adopted) {
+        // The batch before may have brought the rotation while this one was examined.
+        const now = (await this.#parts.registry.device(early.name))?.keys.get(early.epoch);
+        if (now && !equalBytes(now.publicKey, early.publicKey)) {
+          this.#pushAgain([message]);
+          continue;
+        }
+        this.#early.keep(early.name, early.epoch, message);
+      }
       this.#refusals.add(refused, message.topic, detail);
-      if (early && !message.early && !message.adopted) this.#early.keep(early.name, early.epoch, message);
-      return message.adopted !== undefined; // it leaves the quarantine
-    });
+    }
+    return kept;
   }
 
   /** Places a batch and writes its receipts, in one transaction; publishes them after it. */

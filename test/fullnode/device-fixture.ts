@@ -14,6 +14,7 @@ import {
   type Row,
   signRecord,
 } from "../../protocol/record.ts";
+import { type RotationCertificate, signRotation } from "../../protocol/rotation.ts";
 import { nodeKey, type TestKey } from "../vectors/signature-suite.ts";
 
 export const sha256: Sha256 = (bytes) => Uint8Array.from(createHash("sha256").update(bytes).digest());
@@ -33,6 +34,10 @@ export class DeviceFixture {
   readonly name: string;
   readonly did: string;
   readonly kid: Uint8Array;
+  /** The records with its rotations. */
+  readonly rotations: Uint8Array[] = [];
+  /** The key of its name, as whoever copied its card has it. */
+  readonly firstKey: TestKey;
   /** The key that signs now. */
   key: TestKey;
   epoch: number;
@@ -41,6 +46,7 @@ export class DeviceFixture {
   digest: Uint8Array | undefined;
 
   constructor(epoch = 0x1234_5678, key: TestKey = nodeKey(randomBytes(32))) {
+    this.firstKey = key;
     this.key = key;
     this.publicKey = key.publicKey;
     this.name = multibaseOf(this.publicKey);
@@ -56,21 +62,29 @@ export class DeviceFixture {
       generateKeyPairSync("x25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32),
     );
     const meters = [{ index: 0, name: "house", profile: "sdm630" }];
-    const { publicKey, epoch } = this;
+    const { epoch, rotations } = this;
+    const { publicKey } = this.key;
+    const rotated = { nameKey: this.publicKey, records: rotations };
     return signEnrolmentRequest(
-      { publicKey, share, epoch, timeS: firstTimeS, softwareId: "ecp-test 1", meters },
+      {
+        ...{ publicKey, share, epoch, timeS: firstTimeS, softwareId: "ecp-test 1", meters },
+        ...(rotations.length > 0 && { rotated }),
+      },
       this.sign,
       sha256,
     );
   }
 
   /** Seals the next record of the chain: a snapshot of two energies, or the rows given. */
-  reading(options: { timeS?: number; rows?: readonly Row[]; slotS?: number; meter?: number } = {}): SealedRecord {
+  reading(
+    options: { timeS?: number; rows?: readonly Row[]; slotS?: number; meter?: number; clockState?: number } = {},
+  ): SealedRecord {
     const next = this.sequence + 1;
     const timeS = options.timeS ?? firstTimeS + next * 60;
     return this.seal({
       kind: "reading",
       ...this.#link(next),
+      clockState: options.clockState ?? 0,
       meter: options.meter ?? 0,
       plan: 0,
       slotS: options.slotS ?? 0,
@@ -94,6 +108,46 @@ export class DeviceFixture {
     const last = this.sequence + count;
     const link = { ...this.#link(last + 1) };
     return this.seal({ kind: "event", ...link, timeS: firstTimeS, events: [[eventCodes.void, first, last]] });
+  }
+
+  /** The record with the rotation to another key; `certificate` changes what the new key signs, `by` who signs it. */
+  rotation(
+    next: { key: TestKey; epoch: number },
+    certificate: Partial<RotationCertificate> = {},
+    by: TestKey = next.key,
+  ): SealedRecord {
+    const link = this.#link(this.sequence + 1);
+    const signed = signRotation(
+      {
+        device: this.kid,
+        epoch: link.epoch,
+        sequence: link.sequence,
+        previous: link.previous,
+        nextEpoch: next.epoch,
+        publicKey: next.key.publicKey,
+        share: new Uint8Array(32),
+        ...certificate,
+      },
+      by.sign,
+    );
+    return this.events([eventCodes.keyRotated, signed]);
+  }
+
+  /** Rotates the key: the record that ends the epoch; what follows is of the new key. */
+  rotate(
+    next: { key: TestKey; epoch: number } = { key: nodeKey(randomBytes(32)), epoch: this.epoch + 1 },
+  ): SealedRecord {
+    const record = this.rotation(next);
+    this.rotations.push(record.bytes);
+    this.begin(next.epoch, next.key);
+    return record;
+  }
+
+  /** Goes on in another epoch; its first record follows the last one sealed. */
+  begin(epoch: number, key = this.key): void {
+    this.key = key;
+    this.epoch = epoch;
+    this.sequence = 0;
   }
 
   /** Seals any content and makes it the tail of the chain. */

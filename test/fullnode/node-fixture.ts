@@ -1,5 +1,5 @@
 /** A full node's parts over a data folder of their own, without a broker: for tests of the record path. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -9,6 +9,7 @@ import { type OutgoingReceipt, RecordPath, type RefusedEvent, type StoredEvent }
 import { enrolDevice, Registry } from "../../fullnode/registry.ts";
 import type { Store } from "../../fullnode/store.ts";
 import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
+import { decide } from "../../fullnode/succession.ts";
 import { createLog } from "../../platform/log.ts";
 import { toBeSigned } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
@@ -32,10 +33,12 @@ export class NodeFixture {
   readonly logLines: string[] = [];
   readonly failures: unknown[] = [];
 
-  constructor(t: TestContext) {
+  /** @param database a store to open, instead of a new one */
+  constructor(t: TestContext, database?: Uint8Array) {
     this.data = temporaryFolder(t);
     this.keys = createNodeKeys(this.data, 1);
-    this.store = createSqliteStore(this.data, "test node");
+    if (database) writeFileSync(join(this.data, "node.db"), database, { mode: 0o600 });
+    this.store = database ? openSqliteStore(this.data) : createSqliteStore(this.data, "test node");
     this.path = this.#makePath();
     t.after(() => this.store.close());
   }
@@ -75,6 +78,20 @@ export class NodeFixture {
     return device;
   }
 
+  /** Enrols a device of another node with the epoch that it began there. */
+  async enrolledAs(device: DeviceFixture, epoch: number): Promise<void> {
+    await enrolDevice(this.store, this.keys, new DeviceFixture(epoch, device.firstKey).request(), Date.now());
+  }
+
+  /** The owner accepts or rejects an epoch of the only device. */
+  async decide(epoch: number, decision: "accepted" | "rejected" = "accepted"): Promise<void> {
+    await this.store.transaction(async (tx) => {
+      const stored = await tx.epoch(1, epoch);
+      if (stored === undefined) throw new Error(`no epoch ${epoch}`);
+      await decide(tx, 1, stored, decision);
+    });
+  }
+
   /** Delivers records on the topic of a device, and waits until they are worked on. */
   async deliver(device: DeviceFixture, ...records: readonly (SealedRecord | Uint8Array)[]): Promise<void> {
     for (const record of records)
@@ -87,10 +104,29 @@ export class NodeFixture {
   lastReceipt(): Receipt {
     const last = this.receipts.at(-1);
     if (last === undefined) throw new Error("no receipt was given");
-    return openReceipt(last.bytes, ed25519PublicKey(this.keys.publicKey), (bytes) => {
-      const { cose } = decodeReceipt(bytes);
+    return this.opened(last.bytes);
+  }
+
+  /** All receipts of an epoch, opened. */
+  receiptsOf(epoch: number): Receipt[] {
+    return this.receipts.filter((one) => one.epoch === epoch).map(({ bytes }) => this.opened(bytes));
+  }
+
+  opened(bytes: Uint8Array): Receipt {
+    return openReceipt(bytes, ed25519PublicKey(this.keys.publicKey), (receipt) => {
+      const { cose } = decodeReceipt(receipt);
       return toBeSigned(cose.protectedHeader, cose.payload);
     });
+  }
+
+  /** How many rows count, and how many of them enter totals. */
+  counted(): { rows: number; booked: number } {
+    const [found] = this.query(
+      `SELECT count(*) AS rows, coalesce(sum(booked), 0) AS booked,
+         (SELECT count(*) FROM (SELECT DISTINCT device, meter, generation, time_s FROM rows)) AS keys FROM rows`,
+    );
+    if (found?.rows !== found?.keys) throw new Error("a counting key has two rows");
+    return { rows: found?.rows as number, booked: found?.booked as number };
   }
 
   refusals(): string[] {

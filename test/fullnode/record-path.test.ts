@@ -9,6 +9,7 @@ import { receiptRangesMax } from "../../protocol/receipt.ts";
 import { decodeRecord, recordBytesMax } from "../../protocol/record.ts";
 import { acknowledges, DeviceFixture, firstTimeS, sha256 } from "./device-fixture.ts";
 import { NodeFixture } from "./node-fixture.ts";
+import { shuffled } from "./shuffle.ts";
 
 test("a valid record is stored, settled, queued for the ledger, and acknowledged by a receipt that verifies", async (t) => {
   const node = new NodeFixture(t);
@@ -157,8 +158,8 @@ test("a shuffled delivery leaves the same records, rows and spans as an ordered 
   for (const seed of [1, 2, 3]) {
     const other = new NodeFixture(t);
     await enrolDevice(other.store, other.keys, device.request(), 1);
-    const shuffled = shuffle(records, seed);
-    for (let i = 0; i < shuffled.length; i += 17) await other.deliver(device, ...shuffled.slice(i, i + 17));
+    const mixed = shuffled(records, seed);
+    for (let i = 0; i < mixed.length; i += 17) await other.deliver(device, ...mixed.slice(i, i + 17));
     assert.deepEqual(dump(other), ordered);
     assert.equal(other.count("evidence"), 0);
   }
@@ -168,7 +169,7 @@ test("the spans kept along the way are those that all records make", async (t) =
   const node = new NodeFixture(t);
   const device = await node.enrolled();
   const records = [...device.readings(30), device.void(4), ...device.readings(30)].filter((_, i) => i % 7 !== 3);
-  for (const record of shuffle(records, 9)) await node.deliver(device, record);
+  for (const record of shuffled(records, 9)) await node.deliver(device, record);
   const rebuilt = await node.store.transaction(async (tx) =>
     spansOf(await tx.seats(1, device.epoch), await tx.voids(1, device.epoch)),
   );
@@ -429,15 +430,3 @@ test("after a restart the chain goes on where it was", async (t) => {
   assert.deepEqual(node.lastReceipt().digest, next.digest);
   assert.equal(node.count("rows"), 6);
 });
-
-/** Fisher and Yates, by a linear congruential generator: the same seed gives the same order. */
-function shuffle<T>(items: readonly T[], seed: number): T[] {
-  const result = [...items];
-  let state = seed;
-  for (let i = result.length - 1; i > 0; i--) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    const k = state % (i + 1);
-    [result[i], result[k]] = [result[k] as T, result[i] as T];
-  }
-  return result;
-}
