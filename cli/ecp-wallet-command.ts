@@ -110,6 +110,8 @@ export function understood<T>(path: string, todo: string, read: () => T): T {
 }
 
 export const keyTodo = "put its backup back";
+export const journalTodo = "its commits are whole, so other software wrote them: run the version that did";
+export const policyTodo = "'ecp config apply' writes it anew, 'ecp pin' pins the full node again";
 
 export function exitCodeOf(error: unknown): number {
   if (error instanceof CommandError) return error.exitCode;

@@ -49,7 +49,7 @@ function makeWalletFolder(data: string): void {
   }
 }
 
-function segmentsOf(text: string | undefined): number {
+export function segmentsOf(text: string | undefined): number {
   const segments = Number(text ?? segmentsDefault);
   if (Number.isInteger(segments) && segments >= segmentsMin && segments <= segmentsMax) return segments;
   throw new CommandError(

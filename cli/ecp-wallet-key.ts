@@ -4,7 +4,7 @@ import { Refusal } from "../protocol/refusal.ts";
 import { type KeyFile, readKeyFile } from "../wallet/keystore.ts";
 import { PassphraseTries, type Pause, unlockWithDelay } from "../wallet/passphrase-tries.ts";
 import { CommandError, DamagedFile, exitCodes, keyTodo, readNeeded, understood } from "./ecp-wallet-command.ts";
-import { type PassphraseSource, passphraseOptions, readPassphrase } from "./ecp-wallet-passphrase.ts";
+import { type PassphraseSource, passphraseOptions, readPassphrase, sourceOf } from "./ecp-wallet-passphrase.ts";
 
 /** The options of every command that opens the key. */
 export const keyOptions = { ...passphraseOptions, insecure: { type: "boolean" } } as const;
@@ -20,7 +20,7 @@ export function consentOf(values: {
   readonly "passphrase-fd"?: string | undefined;
   readonly insecure?: boolean | undefined;
 }): KeyConsent {
-  const source = { file: values["passphrase-file"], descriptor: values["passphrase-fd"] };
+  const source = sourceOf(values["passphrase-file"], values["passphrase-fd"]);
   const insecure = values.insecure === true;
   if (insecure && (source.file ?? source.descriptor) !== undefined)
     throw new CommandError(exitCodes.usage, "--insecure is for a key without a passphrase; give one of the two");

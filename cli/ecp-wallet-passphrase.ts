@@ -24,6 +24,11 @@ export interface PassphraseSource {
   readonly descriptor?: string | undefined;
 }
 
+/** Where it comes from by these options; the file's path is absolute, since commands change into the wallet's folder. */
+export function sourceOf(file: string | undefined, descriptor: string | undefined): PassphraseSource {
+  return { file: file && resolve(file), descriptor };
+}
+
 /** The options that every command with a passphrase takes. */
 export const passphraseOptions = {
   "passphrase-file": { type: "string" },

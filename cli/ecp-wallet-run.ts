@@ -2,8 +2,8 @@
 import { closeSync, openSync, readFileSync, realpathSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { timeMarkPaths } from "../wallet/clock-state.ts";
-import { PassphraseTries } from "../wallet/passphrase-tries.ts";
 import type { ListenAt } from "../wallet/server.ts";
+import { prepareTries } from "./ecp-wallet-chain.ts";
 import {
   CommandError,
   exitCodes,
@@ -12,7 +12,7 @@ import {
   type WalletCommand,
   walletFiles,
 } from "./ecp-wallet-command.ts";
-import { consentOf, keyOptions, readKey } from "./ecp-wallet-key.ts";
+import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
 import { descriptorOf, PassphraseError } from "./ecp-wallet-passphrase.ts";
 import { serve } from "./ecp-wallet-serve.ts";
 
@@ -72,10 +72,11 @@ export const run: WalletCommand = async (args) => {
       "the wallet runs from its bundle only: npm run build, then dist/ecp-wallet run …",
     );
   const files = walletFiles(data);
-  readKey(files.key, readNeeded(files.key), consentOf(values));
+  readNeeded(files.key);
+  consentOf(values);
   readNeeded(files.policy);
   // Here, where fsync is allowed.
-  PassphraseTries.prepare(files.tries);
+  prepareTries(files);
   const listenAt = listenAtOf(values);
   const socket = "path" in listenAt ? [listenAt.path] : [];
   const file = values["passphrase-file"] && resolve(values["passphrase-file"]);

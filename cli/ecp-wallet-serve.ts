@@ -2,15 +2,16 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { systemClock } from "../platform/clock.ts";
+import { replaceFileSynced } from "../platform/durable-file.ts";
 import { createLog } from "../platform/log.ts";
 import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
-import { Journal } from "../wallet/journal.ts";
-import { deviceKeyOf } from "../wallet/keystore.ts";
+import { type DeviceKey, deviceKeyOf, retiredDeviceKey, retiredKey } from "../wallet/keystore.ts";
 import { decodePolicy } from "../wallet/policy.ts";
 import { type ListenAt, lockFolder, serveWallet } from "../wallet/server.ts";
 import { Wallet } from "../wallet/wallet.ts";
-import { exitCodes, understood, walletFiles } from "./ecp-wallet-command.ts";
+import { type ChosenKey, chooseKey, openJournal, settleKey } from "./ecp-wallet-chain.ts";
+import { exitCodes, policyTodo, understood, type WalletFiles, walletFiles } from "./ecp-wallet-command.ts";
 import { type KeyConsent, openKey } from "./ecp-wallet-key.ts";
 
 export interface ServeOptions {
@@ -23,9 +24,6 @@ export interface ServeOptions {
   /** Folder that the time daemons' marks lie under instead of "/". */
   readonly timeMarks?: string;
 }
-
-const journalTodo = "its commits are whole, so other software wrote them: run the version that did";
-const policyTodo = "'ecp config apply' writes it anew, 'ecp pin' pins the full node again";
 
 /** Between two steps of the check of the ring, so that it delays no request by more than one step. */
 const checkEveryMs = 100;
@@ -56,20 +54,22 @@ export async function serve(options: ServeOptions): Promise<void> {
   process.once("SIGTERM", end);
   process.once("SIGINT", end);
   if (options.exitWithParent) process.stdin.resume().once("end", end).once("close", end);
-  const opened = await openKey(files.key, files.tries, options.consent, stopping.signal).catch((error: unknown) => {
-    if (!stopping.signal.aborted) throw error;
-    return undefined;
-  });
+  const journal = openJournal(files);
+  const chosen = settleKey(files, chooseKey(files, journal));
+  const retired = chosen.retired || chosen.file.protection === "retired";
+  const opened = await openForServing(files, chosen, retired, options.consent, stopping.signal);
   if (opened === undefined) return;
-  const { seed, file } = opened;
-  opened.passphrase?.fill(0);
-  endings.push(() => seed.fill(0));
+  const { file } = chosen;
+  const { key } = opened;
+  endings.push(opened.wipe);
+  if (chosen.rotated) journal.beginEpoch(chosen.rotated.nextEpoch);
   const program = readFileSync(process.argv[1] as string);
   const softwareId = `ecp-wallet/${version}+${createHash("sha256").update(program).digest("hex").slice(0, 8)}`;
   const wallet = new Wallet({
-    journal: understood(files.journal, journalTodo, () => new Journal(files.journal)),
+    journal,
     policy: understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy))),
-    key: deviceKeyOf(seed),
+    key,
+    retired,
     ...(file.rotations.length > 0 && { rotated: { nameKey: file.nameKey, records: file.rotations } }),
     keyProtection: file.protection === "none" ? "none" : "passphrase",
     clock: systemClock,
@@ -95,6 +95,7 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { nameKey, epoch, nextSequence, through } = wallet.hello();
   const socket = "path" in options.listenAt ? options.listenAt.path : `descriptor ${options.listenAt.descriptor}`;
   log.info("ready", { device: didKeyOf(nameKey), epoch, nextSequence, through, softwareId, socket });
+  if (retired) log.warn("the key is retired: nothing more is sealed");
   if (file.protection === "none") log.warn("the key is not protected: whoever reads device.key has it (--insecure)");
   const check = unlessFailing(() => {
     const holes = wallet.checkNext();
@@ -107,4 +108,32 @@ export async function serve(options: ServeOptions): Promise<void> {
     unlessFailing(() => wallet.tick()),
     tickEveryMs,
   ).unref();
+}
+
+interface ServingKey {
+  readonly key: DeviceKey;
+  readonly wipe: () => void;
+}
+
+/** The key to serve with; undefined where the wallet was told to stop meanwhile. */
+async function openForServing(
+  files: WalletFiles,
+  { file, path }: ChosenKey,
+  retired: boolean,
+  consent: KeyConsent,
+  signal: AbortSignal,
+): Promise<ServingKey | undefined> {
+  if (retired) {
+    // A retirement that was cut short behind its record.
+    if (file.protection !== "retired") replaceFileSynced(path, retiredKey(file.publicKey, file), 0o600);
+    return { key: retiredDeviceKey(file.publicKey), wipe: () => undefined };
+  }
+  try {
+    const { seed, passphrase } = await openKey(path, files.tries, consent, signal);
+    passphrase?.fill(0);
+    return { key: deviceKeyOf(seed), wipe: () => seed.fill(0) };
+  } catch (error) {
+    if (signal.aborted) return undefined;
+    throw error;
+  }
 }

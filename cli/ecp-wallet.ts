@@ -2,20 +2,30 @@
 import { writeFileSync } from "node:fs";
 import { version } from "../platform/version.ts";
 import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
+import { backup, restore } from "./ecp-wallet-backup.ts";
 import { CommandError, exitCodeOf, exitCodes, type WalletCommand } from "./ecp-wallet-command.ts";
 import { init } from "./ecp-wallet-init.ts";
+import { retire } from "./ecp-wallet-retire.ts";
+import { rotate } from "./ecp-wallet-rotate.ts";
 import { run, serveHere } from "./ecp-wallet-run.ts";
 import { show } from "./ecp-wallet-show.ts";
 
 const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps them until a full node has signed for them
 
-  ecp-wallet init  --data DIR KEY [--segments N]      make key and journal (once)
-  ecp-wallet run   --data DIR KEY [--socket PATH] [--socket-mode 0600] [--socket-fd 0] [--exit-with-parent]
+  ecp-wallet init    --data DIR KEY [--segments N]    make key and journal (once)
+  ecp-wallet run     --data DIR KEY [--socket PATH] [--socket-mode 0600] [--socket-fd 0] [--exit-with-parent]
                                                       answer the agent at a Unix socket
-  ecp-wallet show  --data DIR                         the device's name; needs no passphrase
+  ecp-wallet show    --data DIR [--verbose|--json]    the device's name; its key, epoch, last record; needs no passphrase
+  ecp-wallet rotate  --data DIR KEY [--new-passphrase[-file FILE|-fd N]]
+                                                      a new key under the same name; the wallet must not run
+  ecp-wallet backup  --data DIR KEY --output FILE [BACKUP]   key and history under a passphrase of the backup's own
+  ecp-wallet restore --from FILE --data DIR KEY [BACKUP] [--segments N]
+                                                      a new wallet of a backup, in a new folder and a new epoch
+  ecp-wallet retire  --data DIR KEY [--yes]           seal the key's last record and destroy the seed; the wallet must not run
 
   KEY: --passphrase-file FILE (mode 0600), --passphrase-fd N, or typed at the terminal; or --insecure for a key without passphrase.
        After a wrong one the next try waits: 1 s, 2 s, 4 s … 60 s, until one is right.
+  BACKUP: --backup-passphrase-file FILE, --backup-passphrase-fd N, or typed at the terminal
   --segments N: the journal's size in MiB, ${segmentsMin} to ${segmentsMax}, default ${segmentsDefault}; fixed once made
   --socket PATH: default DIR/wallet.sock; --socket-fd 0: the standard input is the listening socket (StandardInput=socket)
   --exit-with-parent: end when the standard input ends
@@ -25,7 +35,16 @@ exit codes: 0 done · 64 wrong usage · 65 damaged data · 66 file missing · 69
 `;
 
 /** `serve` is what `run` becomes; nobody calls it by hand. */
-const commands: Readonly<Record<string, WalletCommand>> = { init, run, serve: serveHere, show };
+const commands: Readonly<Record<string, WalletCommand>> = {
+  init,
+  run,
+  serve: serveHere,
+  show,
+  rotate,
+  backup,
+  restore,
+  retire,
+};
 
 /** What a core file of this process, and of what it becomes, may hold: none of its memory (core(5)). A unit's LimitCORE=0 is not everywhere. */
 function keepMemoryOutOfCoreFiles(): void {

@@ -6,8 +6,18 @@ import { encodeCommit } from "./journal-block.ts";
 import { encodeBody, type JournalState } from "./journal-body.ts";
 import { JournalError, JournalRing, segmentBlocksDefault } from "./journal-ring.ts";
 
+/** What a journal goes on from that is not a device's first. */
+export interface JournalOrigin {
+  /** Clock generation to go on with. */
+  readonly generation?: number;
+  /** Digest of the last record known of the chain. */
+  readonly lastDigest?: Uint8Array;
+  /** What the TPM's counter says. */
+  readonly counter?: number;
+}
+
 /**
- * Makes ring and first commit; `generation` is the clock generation to go on with. Needs fsync: not under Node's permission
+ * Makes ring and first commit. Needs fsync: not under Node's permission
  * model. Throws {@link JournalError} where something is there already.
  */
 export function createJournal(
@@ -15,7 +25,7 @@ export function createJournal(
   epoch: number,
   segments: number,
   segmentBlocks: number = segmentBlocksDefault,
-  generation = 0,
+  { generation = 0, lastDigest = new Uint8Array(32), counter }: JournalOrigin = {},
 ): void {
   if (existsSync(folder)) throw new JournalError(`${folder} is there already; it was left as it is`);
   const aside = `${folder}.new`;
@@ -26,11 +36,12 @@ export function createJournal(
   const state: JournalState = {
     epochs: [{ epoch, base: 0 }],
     nextSequence: 1,
-    lastDigest: new Uint8Array(32),
+    lastDigest,
     generation,
     lastRows: [],
     oldestPendingCommit: 0,
     installations: new Map(),
+    ...(counter !== undefined && { counter }),
   };
   const body = encodeBody({ records: [], pendingRows: [], state });
   const header = { segment: 0, generation: 1, block: 0, commitNumber: 0, records: 0, pendingRows: 0, epoch };
