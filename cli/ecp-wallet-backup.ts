@@ -5,7 +5,7 @@ import { systemClock } from "../platform/clock.ts";
 import { makeFolders, syncFolder, writeFileDurably } from "../platform/durable-file.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { epochReasons, eventCodes } from "../protocol/record.ts";
-import { clockStateOf } from "../wallet/clock-state.ts";
+import { ClockState } from "../wallet/clock-state.ts";
 import { Journal } from "../wallet/journal.ts";
 import { nextEventRecord } from "../wallet/key-succession.ts";
 import {
@@ -180,8 +180,7 @@ function makeRestored(
     const epoch = newEpoch([before]);
     Journal.create(files.journal, epoch, segments, undefined, { generation, lastDigest });
     const journal = new Journal(files.journal);
-    const wallMs = systemClock.wallMs();
-    const now = { clock: systemClock, clockState: clockStateOf(wallMs) };
+    const now = { clock: systemClock, clockState: new ClockState({ clock: systemClock }).state() };
     const record = nextEventRecord(journal, deviceKeyOf(seed), now, () => [
       [eventCodes.epochBegun, epochReasons.restored, before, lastSequence, lastDigest],
     ]);

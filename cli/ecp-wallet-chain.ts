@@ -1,5 +1,5 @@
 /** A wallet's key and journal for a command that seals by itself, while no wallet runs on them. */
-import { randomInt } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { chownSync, existsSync, readFileSync, renameSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { systemClock } from "../platform/clock.ts";
@@ -127,7 +127,16 @@ export async function openChain(data: string, consent: KeyConsent): Promise<Open
     const key = deviceKeyOf(opened.seed);
     if (chosen.rotated) journal.beginEpoch(chosen.rotated.nextEpoch);
     const policy = understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy)));
-    const sealer = new Sealer({ journal, policy, key, kid: kidOf(key.publicKey, sha256), clock: systemClock });
+    const kid = kidOf(key.publicKey, sha256);
+    // Nothing relative to the boot is sealed here: any name of it will do.
+    const sealer = new Sealer({
+      journal,
+      policy,
+      key,
+      kid,
+      clock: systemClock,
+      bootId: new Uint8Array(randomBytes(16)),
+    });
     sealer.begin([]);
     if (journal.lost || journal.pendingRows.length > 0) throw ringFull();
     const place = { clock: systemClock, clockState: sealer.clockState };

@@ -132,6 +132,7 @@ test("what is missing, damaged, wrong or closed to us has its exit code and its 
   expect(65, /begins with a whole commit/);
   rmSync(path.join(folder.data, "journal"), { recursive: true });
   expect(65, /no journal in .*'ecp-wallet init' makes one/);
+  folder.make();
   writeFileSync(path.join(folder.data, "device.key"), "x");
   expect(65, /device\.key/);
   rmSync(folder.data, { recursive: true });
