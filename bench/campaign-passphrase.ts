@@ -7,16 +7,15 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { programFile } from "../test/system/running-program-fixture.ts";
+import type { RunningProgram } from "../test/system/running-program-fixture.ts";
 import { Scene } from "../test/system/scene-fixture.ts";
 import { lockSeed, WrongPassphrase } from "../wallet/keystore.ts";
 import { PassphraseTries, unlockWithDelay, waitBeforeTryS } from "../wallet/passphrase-tries.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
-import { makeWallet } from "./wallet-peer.ts";
+import { fakedTime, hardenedArguments, makeWallet } from "./wallet-peer.ts";
 
 const cheap = { memoryKiB: 8, passes: 1, parallelism: 1 };
 const longestWaitS = 60;
-const faketimeLibrary = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /** kill -9, for the code that is being tried. */
 class Killed extends Error {}
@@ -66,7 +65,12 @@ await runCampaign("passphrase", async (campaign) => {
 });
 
 /** Wrong passphrases, each by a process of its own; some are killed in the wait, or just before the key is tried. */
-async function tryWrongOnes(campaign: Campaign, key: Uint8Array, tries: number, start: () => Counter): Promise<Figures> {
+async function tryWrongOnes(
+  campaign: Campaign,
+  key: Uint8Array,
+  tries: number,
+  start: () => Counter,
+): Promise<Figures> {
   const { random } = campaign;
   const figures: Figures = { tries: 0, unlocks: 0, kills: 0, shortWaits: 0, longestWaitS: 0 };
   let failed = 0; // as the attacker counts them
@@ -100,27 +104,34 @@ async function tryWrongOnes(campaign: Campaign, key: Uint8Array, tries: number, 
 }
 
 /** The program itself: how long it waits by the clock on the wall of this machine. */
-async function realProcess(campaign: Campaign): Promise<{ realStarts: number; realShortWaits: number; realWaitMs: number }> {
+async function realProcess(
+  campaign: Campaign,
+): Promise<{ realStarts: number; realShortWaits: number; realWaitMs: number }> {
   const scene = new Scene({ after: (ending) => campaign.after(ending as () => unknown) });
   const folder = scene.path("wallet");
   makeWallet(folder, 4, 0);
   const wrong = path.join(folder, "wrong");
   writeFileSync(wrong, "a wrong one\n", { mode: 0o600 });
-  const env = (isSetBack: boolean): NodeJS.ProcessEnv =>
-    isSetBack ? { ...scene.env, LD_PRELOAD: faketimeLibrary, FAKETIME: "-30d", DONT_FAKE_MONOTONIC: "1" } : scene.env;
-  const args = ["run", "--data", folder, "--socket", path.join(folder, "s"), "--passphrase-file", wrong];
+  const time = scene.path("time");
+  const start = (isSetBack: boolean): RunningProgram => {
+    writeFileSync(time, isSetBack ? "-30d" : "+0");
+    return scene.startCommand(process.execPath, hardenedArguments(folder, wrong, scene.folder), {
+      env: fakedTime(time),
+      cwd: folder,
+    });
+  };
   const figures = { realStarts: 0, realShortWaits: 0, realWaitMs: 0 };
   const starts = campaign.count(6, 4); // waits of 0, 1, 2, 4 … s
   for (let failed = 0; failed < starts; failed++) {
     if (failed > 1) {
       // kill -9 in the wait gains nothing.
-      const killed = scene.startCommand(process.execPath, [programFile("ecp-wallet"), ...args], { env: env(true) });
-      await killed.line(/wait/i);
+      const killed = start(true);
+      await killed.line(/next try is in/);
       killed.signal("SIGKILL");
       await killed.ending();
     }
     const fromMs = performance.now();
-    const wallet = scene.startCommand(process.execPath, [programFile("ecp-wallet"), ...args], { env: env(failed % 2 === 1) });
+    const wallet = start(failed % 2 === 1);
     const { code } = await wallet.ending(90_000);
     const tookMs = performance.now() - fromMs;
     if (code !== 77) throw new Error(`a wrong passphrase ended with ${code}: ${wallet.stderr.join("\n")}`);

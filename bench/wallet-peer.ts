@@ -1,14 +1,17 @@
 /** A real wallet process on a folder that is made here: for benchmarks, with a cheap passphrase, so that starts show the journal. */
 import { createHash, createPrivateKey, sign } from "node:crypto";
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { WalletClient } from "../agent/wallet-client.ts";
+import { walletNodeFlags } from "../cli/ecp-wallet-run.ts";
 import type { Row } from "../protocol/record.ts";
 import { programFile, type RunningProgram } from "../test/system/running-program-fixture.ts";
 import type { Scene } from "../test/system/scene-fixture.ts";
 import { WalletFixture } from "../test/wallet/wallet-fixture.ts";
+import { timeMarkPaths } from "../wallet/clock-state.ts";
 import { type DeviceKey, deviceKeyOf, lockSeed } from "../wallet/keystore.ts";
 import { emptyPolicy, encodePolicy, type PolicyMeter } from "../wallet/policy.ts";
+import { Missing } from "./campaign.ts";
 
 const passphrase = "bench";
 const cheap = { memoryKiB: 8, passes: 1, parallelism: 1 };
@@ -49,6 +52,36 @@ export function rowOf(timeS: number): Row {
     timeS,
     status: 0,
     values: [41_000_000 + (timeS % 1_000_000), 18_000_000 + Math.floor((timeS % 1_000_000) / 2)],
+  };
+}
+
+const faketimeLibrary = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/**
+ * The hardened process itself, with what `run` makes of its arguments: started directly, since `run` leaves no LD_PRELOAD to it.
+ * The time marks lie in `marks`.
+ */
+export function hardenedArguments(folder: string, passphraseFile: string, marks: string): string[] {
+  const program = programFile("ecp-wallet");
+  const socket = path.join(folder, "wallet.sock");
+  const readable = [passphraseFile, ...timeMarkPaths(marks)];
+  return [
+    ...walletNodeFlags({ program, data: folder, socket: [socket], readable }),
+    ...[program, "serve", "--data", folder, "--socket", socket, "--passphrase-file", passphraseFile],
+    ...["--time-marks", marks, "--boot-id", "00".repeat(16)],
+  ];
+}
+
+/** The environment under which a process sees the time that `file` says (faketime(1)); its monotonic clock stays as it is. */
+export function fakedTime(file: string): NodeJS.ProcessEnv {
+  if (!existsSync(faketimeLibrary)) throw new Missing(`${faketimeLibrary} is missing (Debian's libfaketime)`);
+  return {
+    ...process.env,
+    LD_PRELOAD: faketimeLibrary,
+    FAKETIME_TIMESTAMP_FILE: file,
+    FAKETIME_NO_CACHE: "1",
+    FAKETIME_DONT_FAKE_MONOTONIC: "1",
+    DONT_FAKE_MONOTONIC: "1",
   };
 }
 
