@@ -73,7 +73,11 @@ test("a pinned node's receipt is held against what was sealed", (t) => {
       changed((wallet) => ({ ranges: [{ ...range(wallet, 9), last: beyond(wallet) }] })),
       "receipt-beyond-sealed",
     ],
-    ["a range with another digest", changed((wallet) => ({ ranges: [range(wallet, 9, 8)] })), "receipt-digest-mismatch"],
+    [
+      "a range with another digest",
+      changed((wallet) => ({ ranges: [range(wallet, 9, 8)] })),
+      "receipt-digest-mismatch",
+    ],
     ["a device's own record", (wallet) => wallet.records().get(5) as Uint8Array, "receipt-invalid"],
     ["noise", () => Uint8Array.from([1, 2, 3]), "receipt-invalid"],
   ];
