@@ -7,8 +7,8 @@ import { multibaseOf } from "../protocol/public-key.ts";
 import { decodeReceipt } from "../protocol/receipt.ts";
 import { type WalletHello, WalletRefusal } from "../protocol/wallet-message.ts";
 import type { HubConfiguration } from "./configuration.ts";
+import { type EpochForwarder, EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
-import { Forwarder } from "./forwarder.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
 import { pause, Rest } from "./pause.ts";
 import {
@@ -72,7 +72,7 @@ export interface AgentStatus {
 export class Agent {
   readonly #options: AgentOptions;
   readonly #wallet: WalletClient;
-  readonly #forwarder = new Forwarder();
+  readonly #forwarders = new EpochForwarders();
   readonly #meters: PolledMeter[];
   readonly #lines: ReadonlyMap<string, ModbusLine>;
   readonly #path: ReadingPathOptions;
@@ -109,7 +109,7 @@ export class Agent {
       clock,
       emit,
       onSealed: (sequence) => {
-        this.#forwarder.sealed(sequence, clock.monotonicMs());
+        this.#forwarders.running.sealed(sequence, clock.monotonicMs());
         this.#news.wake();
       },
     };
@@ -151,11 +151,11 @@ export class Agent {
   /** What is sealed and released is what the wallet says, at each meeting. */
   #resume(hello: WalletHello): void {
     const sealed = hello.nextSequence - 1;
-    this.#forwarder.begin(hello.epoch, hello.through, sealed);
+    this.#forwarders.meet(hello, true);
     this.#walletMet = true;
     this.#keepHello(hello);
     this.#options.emit({ event: "resumed", sealed, acknowledged: hello.through });
-    const device = multibaseOf(hello.publicKey);
+    const device = multibaseOf(hello.nameKey);
     if (this.#uplink?.device === device) return;
     const before = this.#uplink;
     this.#uplink = this.#startUplink(device); // another key is another device, with topics of its own
@@ -182,7 +182,7 @@ export class Agent {
         this.#uplinkDetail = detail;
         const state = connected ? "connected" : "disconnected";
         this.#options.emit({ event: "uplink", state, address: uplink.address, ...(detail && { detail }) });
-        if (connected) this.#forwarder.restart();
+        if (connected) this.#forwarders.restart();
         this.#news.wake();
       },
     });
@@ -214,28 +214,34 @@ export class Agent {
       const hello = await this.#wallet.hello();
       if (!this.#walletMet) return; // it was away meanwhile
       this.#keepHello(hello);
-      this.#forwarder.learn(hello.through, hello.nextSequence - 1);
+      this.#forwarders.meet(hello, false);
     }
   }
 
   async #forward(): Promise<void> {
+    for (const epoch of this.#forwarders.all) if (!(await this.#forwardEpoch(epoch))) return;
+  }
+
+  /** Sends what its window has room for. False where the uplink takes no more. */
+  async #forwardEpoch({ epoch, forwarder }: EpochForwarder): Promise<boolean> {
     const { clock, emit } = this.#options;
-    if (this.#forwarder.isSilent(clock.monotonicMs())) this.#forwarder.restart(true);
+    if (forwarder.isSilent(clock.monotonicMs())) forwarder.restart(true);
     while (this.#uplink?.isConnected) {
-      const range = this.#forwarder.next();
-      if (!range) return;
-      const { records } = await this.#wallet.read(range.from, range.to);
+      const range = forwarder.next();
+      if (!range) return true;
+      const { records } = await this.#wallet.read(range.from, range.to, epoch);
       const sent: number[] = [];
       for (const [sequence, record] of records) {
         if (!this.#uplink.publish(record)) break;
         sent.push(sequence);
         emit({ event: "published", sequence });
       }
-      if (sent.length < records.length) return;
+      if (sent.length < records.length) return false;
       // An answer that was cut for its length is shorter than asked for; an empty one means that nothing of it exists.
       const complete = records.length === 0 || (records.at(-1)?.[0] ?? 0) === range.to;
-      this.#forwarder.published(range, sent, complete, clock.monotonicMs());
+      forwarder.published(range, sent, complete, clock.monotonicMs());
     }
+    return false;
   }
 
   async #receiptLoop(): Promise<void> {
@@ -251,17 +257,20 @@ export class Agent {
   async #takeReceipt(receipt: Uint8Array): Promise<void> {
     const { clock, emit } = this.#options;
     try {
-      const { through } = await this.#wallet.release(receipt);
+      const { epoch, through } = await this.#wallet.release(receipt);
       const ranges = decodeReceipt(receipt).content.ranges.map((range) => [range.first, range.last] as const);
-      const before = this.#forwarder.through;
-      const receiptMs = this.#forwarder.released(through, ranges, clock.monotonicMs());
-      if (through > before) emit({ event: "acknowledged", through, receiptMs });
-      this.#news.wake();
+      const forwarder = this.#forwarders.of(epoch);
+      const before = forwarder?.through ?? through;
+      const receiptMs = forwarder?.released(through, ranges, clock.monotonicMs()) ?? [];
+      if (through > before && forwarder === this.#forwarders.running)
+        emit({ event: "acknowledged", through, receiptMs });
     } catch (error) {
-      if (error instanceof WalletRefusal)
-        emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
-      else if (!(error instanceof WalletUnavailable)) throw error; // what it said is said again once records are resent
+      if (error instanceof WalletUnavailable) return; // what it said is said again once records are resent
+      if (!(error instanceof WalletRefusal)) throw error;
+      emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
+      this.#helloMs = Number.NEGATIVE_INFINITY; // the wallet may have begun a new epoch over it
     }
+    this.#news.wake();
   }
 
   /** Stops polling; what was read is sealed, what is sealed goes on being forwarded. */
@@ -303,12 +312,12 @@ export class Agent {
   status(): AgentStatus {
     const uplink = this.#uplink;
     return {
-      device: this.#hello && multibaseOf(this.#hello.publicKey),
+      device: this.#hello && multibaseOf(this.#hello.nameKey),
       wallet: this.#walletConnected ? "connected" : "disconnected",
       uplink: uplink && { address: uplink.address, connected: uplink.isConnected, detail: this.#uplinkDetail },
-      sealed: this.#forwarder.highest,
-      acknowledged: this.#forwarder.through,
-      waiting: this.#forwarder.waiting,
+      sealed: this.#forwarders.running.highest,
+      acknowledged: this.#forwarders.running.through,
+      waiting: this.#forwarders.waiting,
       meters: this.#meters.map(({ configuration, line, lastS, lastStatus, buffer, missed, lost }) => ({
         name: configuration.name,
         index: configuration.index,

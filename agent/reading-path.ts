@@ -248,10 +248,11 @@ async function seal(meter: PolledMeter, samples: readonly Sample[], options: Rea
   const { index, intervalS } = meter.configuration;
   const { codes } = samples[0] as Sample;
   const rows = samples.map((sample) => sample.row);
-  const { sequences } = await wallet.seal({ meter: index, plan: 0, slotS: intervalS, codes, rows });
+  const { sequences, earlier = [] } = await wallet.seal({ meter: index, plan: 0, slotS: intervalS, codes, rows });
   // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
   meter.buffer.drop(samples);
-  for (const sequence of new Set(sequences)) {
+  const inEarlierEpoch = new Set(earlier.map(([row]) => row));
+  for (const sequence of new Set(sequences.filter((_, row) => !inEarlierEpoch.has(row)))) {
     if (sequence === 0) continue; // journaled, and signed when its batch closes
     emit({ event: "sealed", sequence, meter: index, rows: sequences.filter((other) => other === sequence).length });
     onSealed(sequence);

@@ -14,6 +14,7 @@ import {
   readReadAnswer,
   readReleaseAnswer,
   readSealAnswer,
+  readStatementAnswer,
   type SealAnswer,
   type SealRequest,
   type WalletHello,
@@ -67,8 +68,13 @@ export class WalletClient {
   seal(request: Omit<SealRequest, "type">): Promise<SealAnswer> {
     return this.#request({ type: "seal", ...request }, readSealAnswer);
   }
-  read(from: number, to: number): Promise<ReadAnswer> {
-    return this.#request({ type: "read", from, to }, readReadAnswer);
+  /** Records of an epoch; where none is named, of the running one. */
+  read(from: number, to: number, epoch?: number): Promise<ReadAnswer> {
+    return this.#request({ type: "read", from, to, ...(epoch !== undefined && { epoch }) }, readReadAnswer);
+  }
+  /** A signed statement over a period, in Unix seconds. */
+  statement(meter: number, fromS: number, toS: number): Promise<Uint8Array> {
+    return this.#request({ type: "statement", meter, fromS, toS }, readStatementAnswer);
   }
   release(receipt: Uint8Array): Promise<ReleaseAnswer> {
     return this.#request({ type: "release", receipt }, readReleaseAnswer);
