@@ -33,6 +33,7 @@ const program: Program = {
     pin: async () => (await import("./hub-enrol.ts")).hubPin,
     run: async () => (await import("./hub-run.ts")).hubRun,
     agent: async () => (await import("./hub-agent.ts")).hubAgent,
+    release: async () => (await import("./hub-release.ts")).hubRelease,
     status: async () => (await import("./hub-status.ts")).hubStatus,
     export: async () => (await import("./hub-export.ts")).hubExport,
     verify: async () => (await import("./hub-verify.ts")).hubVerify,

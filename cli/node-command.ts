@@ -7,6 +7,7 @@ export const nodeExitHelp = `Exit status
    1  refused, or failed
    2  the device or key is not known
   64  wrong usage
+  65  damaged data
   66  an input file is missing
   69  a service or port is not available
   73  an output file cannot be made, or is there already

@@ -1,10 +1,12 @@
 /** ecp-node devices: who is enrolled, and what came from each. */
 
-import type { DeviceSummary } from "../fullnode/store.ts";
+import type { DeviceSummary, Store } from "../fullnode/store.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { type Command, exit, parseCommand } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
+import { epochCause } from "./node-device.ts";
+import { shellWord } from "./shell-word.ts";
 import { formatTable, localTime } from "./table.ts";
 
 export const nodeDevices: Command = {
@@ -14,22 +16,54 @@ export const nodeDevices: Command = {
 through  all records up to this sequence are stored
 waiting  records stored above it, whose predecessors have not come yet
 forks    records that contradict the device's chain: kept as evidence, not booked
+Below the table stands what waits for you: epochs that are held, and forks.
 --json   one JSON object a line for each device`,
 
   async run(args) {
     const { values } = parseCommand("ecp-node devices", args, { ...dataOption, json: { type: "boolean" } }, []);
-    const store = openSqliteStore(requireData("ecp-node devices", values.data));
+    const data = requireData("ecp-node devices", values.data);
+    const store = openSqliteStore(data);
     try {
       const devices = store.devices();
       process.stdout.write(
         values.json ? devices.map((device) => `${JSON.stringify(asJson(device))}\n`).join("") : asTable(devices),
       );
+      if (!values.json)
+        for (const device of devices) process.stdout.write(await whatWaits(store, device, shellWord(data)));
       return exit.ok;
     } finally {
       store.close();
     }
   },
 };
+
+function isWaiting({ epochs }: DeviceSummary): boolean {
+  return epochs.some(({ held, decision }) => held && decision === "none");
+}
+
+/** What the owner has to decide or to look into, with the words to type. */
+async function whatWaits(store: Store, device: DeviceSummary, data: string): Promise<string> {
+  const did = didKeyOf(device.publicKey);
+  let text = "";
+  for (const epoch of device.epochs) {
+    if (!epoch.held || epoch.decision !== "none") continue;
+    const words = `${device.name} ${epoch.epoch} --data ${data}`;
+    text +=
+      `\nHELD: epoch ${epoch.epoch} of ${did}\n` +
+      `  why     ${await epochCause(store, device, epoch)}\n` +
+      `  stored  ${epoch.records} records, acknowledged and NOT booked until you say:\n` +
+      `          ecp-node epoch accept ${words}\n          ecp-node epoch reject ${words}\n`;
+  }
+  if (device.evidence === 0) return text;
+  const epochs = device.epochs
+    .filter(({ evidence }) => evidence > 0)
+    .map(({ epoch, evidence }) => `${epoch} (${evidence})`);
+  return (
+    `${text}\nFORK: ${device.evidence} records of ${did} contradict what is stored, in epoch ${epochs.join(", ")}\n` +
+    "  They are kept as evidence and not booked. Either an older card was put in, or two hubs have one key.\n" +
+    "  Find out which; where a card was copied, retire its key and enrol the hub anew (docs/recovery.md).\n"
+  );
+}
 
 function currentEpoch(device: DeviceSummary) {
   const epoch = device.epochs[0];
@@ -52,6 +86,12 @@ function asJson(device: DeviceSummary) {
     epochs: device.epochs.map((epoch) => ({
       epoch: epoch.epoch,
       held: epoch.held,
+      decision: epoch.decision,
+      records: epoch.records,
+      settled: epoch.settled,
+      evidence: epoch.evidence,
+      ...(epoch.parent && { parent: epoch.parent }),
+      ...(epoch.ended !== undefined && { ended: epoch.ended }),
       through: epoch.spans[0]?.first === 1 ? epoch.spans[0].last : 0,
       ranges: epoch.spans.filter(({ first }) => first !== 1).map(({ first, last }) => [first, last]),
       ...(epoch.lastReceivedMs > 0 && { lastReceived: new Date(epoch.lastReceivedMs).toISOString() }),
@@ -71,7 +111,7 @@ function asTable(devices: readonly DeviceSummary[]): string {
       `${through}`,
       `${waiting}`,
       `${device.evidence}`,
-      device.epochs.some(({ held }) => held) ? "an epoch is held" : device.evidence > 0 ? "fork" : "ok",
+      isWaiting(device) ? "EPOCH HELD" : device.evidence > 0 ? "FORK" : "ok",
     ];
   });
   return formatTable(

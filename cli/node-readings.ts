@@ -7,8 +7,9 @@ import { didKeyOf } from "../protocol/public-key.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
 import { clockStateLetters, clockStates, statusLetters, statusSentences } from "../protocol/reading-status.ts";
 import { decodeRecordPayload } from "../protocol/record.ts";
-import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
+import { findDevice } from "./node-device.ts";
 import { formatTable, localTime } from "./table.ts";
 
 const lastMax = 10_000;
@@ -61,18 +62,6 @@ Without --last: the newest reading of each meter. With --last N: the N newest re
     }
   },
 };
-
-function findDevice(devices: readonly DeviceSummary[], wanted: string, data: string): DeviceSummary {
-  const start = wanted.replace(/^did:key:/, "");
-  const found = devices.filter(({ name }) => name.startsWith(start));
-  if (found.length === 1 && start !== "") return found[0] as DeviceSummary;
-  throw new CommandError(exit.unknown, {
-    expected: "the name of one enrolled device, or a unique beginning of it",
-    got: found.length === 0 ? `${wanted}, which is none of ${devices.length}` : `${wanted}, which fits ${found.length}`,
-    where: data,
-    todo: `ecp-node devices --data ${data} lists them`,
-  });
-}
 
 /** The rows of a record, the newest first. */
 function readingsOf(record: StoredRecord): Reading[] {

@@ -1,0 +1,140 @@
+/** ecp-node epoch: which epochs a device has begun, and what the owner says of those that are held. */
+import { withRecordPath } from "../fullnode/offline-path.ts";
+import type { DeviceSummary } from "../fullnode/store.ts";
+import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { decide } from "../fullnode/succession.ts";
+import { createLog } from "../platform/log.ts";
+import { didKeyOf } from "../protocol/public-key.ts";
+import { type Command, CommandError, exit, parseCommand } from "./command.ts";
+import { dataOption, requireData } from "./node-command.ts";
+import { epochCause, epochState, findDevice, findEpoch } from "./node-device.ts";
+import { formatTable, localTime } from "./table.ts";
+
+/** So that a slip of the fingers decides nothing about another device. */
+const nameLengthMin = 8;
+/** How often settling is begun again where the disk is full or a running node is in the way. */
+const settlingTriesMax = 5;
+
+export const nodeEpochList: Command = {
+  summary: "list the epochs of a device, which are held and why",
+  usage: `Usage: ecp-node epoch list DEVICE --data DIR [--json]
+
+An epoch is a run of sequences that a wallet began. Booked are those of the enrolment, those that a rotation of the key announced,
+and those that you have accepted. Any other is HELD: its records are stored and acknowledged, and not booked.`,
+
+  async run(args) {
+    const options = { ...dataOption, json: { type: "boolean" } } as const;
+    const { values, positionals } = parseCommand("ecp-node epoch list", args, options, ["DEVICE"]);
+    const data = requireData("ecp-node epoch list", values.data);
+    const store = openSqliteStore(data);
+    try {
+      const device = findDevice(store.devices(), positionals[0] as string, data);
+      const rows = [];
+      for (const epoch of device.epochs) {
+        const cause = await epochCause(store, device, epoch);
+        const { held, decision, records, settled, lastReceivedMs, parent, ended, evidence } = epoch;
+        const json = { device: didKeyOf(device.publicKey), epoch: epoch.epoch, held, decision, records, settled };
+        if (values.json)
+          process.stdout.write(`${JSON.stringify({ ...json, evidence, cause, ...(parent && { parent }), ended })}\n`);
+        const last = lastReceivedMs > 0 ? localTime(lastReceivedMs) : "never";
+        rows.push([`${epoch.epoch}`, epochState(epoch), `${records}`, `${settled}`, `${evidence}`, last, cause]);
+      }
+      const columns = [
+        { title: "epoch", align: "right" },
+        { title: "state" },
+        { title: "stored", align: "right" },
+        { title: "booked", align: "right" },
+        { title: "forks", align: "right" },
+        { title: "last record" },
+        { title: "why" },
+      ] as const;
+      if (!values.json) process.stdout.write(`${didKeyOf(device.publicKey)}\n\n${formatTable(columns, rows)}`);
+      return exit.ok;
+    } finally {
+      store.close();
+    }
+  },
+};
+
+export const nodeEpochAccept: Command = {
+  summary: "book an epoch that is held, now and from now on",
+  usage: `Usage: ecp-node epoch accept DEVICE EPOCH --data DIR [--json]
+
+Books what is stored of the epoch and what comes of it. DEVICE is a did:key, its part from z6Mk on, or a unique beginning of
+that of ${nameLengthMin} characters or more. A value that was booked before is not booked again. May be said while the node runs, and again;
+'epoch reject' takes it back for what comes.`,
+  run: (args) => decideEpoch("accept", args),
+};
+
+export const nodeEpochReject: Command = {
+  summary: "book no more of an epoch; what is booked stays booked",
+  usage: `Usage: ecp-node epoch reject DEVICE EPOCH --data DIR [--json]
+
+From now on nothing more of the epoch is booked; its records are stored and acknowledged as before, and what is booked stays booked.
+DEVICE is a did:key, its part from z6Mk on, or a unique beginning of that of ${nameLengthMin} characters or more. Where a rotation announced the
+epoch, the key of before is the device's again. May be said while the node runs, and again; 'epoch accept' takes it back.`,
+  run: (args) => decideEpoch("reject", args),
+};
+
+async function decideEpoch(verb: "accept" | "reject", args: readonly string[]): Promise<number> {
+  const command = `ecp-node epoch ${verb}`;
+  const options = { ...dataOption, json: { type: "boolean" } } as const;
+  const { values, positionals } = parseCommand(command, args, options, ["DEVICE", "EPOCH"]);
+  const data = requireData(command, values.data);
+  const [wantedDevice = "", wantedEpoch = ""] = positionals;
+  const decision = verb === "accept" ? "accepted" : "rejected";
+  const quiet = { publish: () => undefined, report: () => undefined, log: createLog("node") };
+  return await withRecordPath(data, quiet, async (path, store) => {
+    const find = () => {
+      const device = findDevice(store.devices(), wantedDevice, data, nameLengthMin);
+      return { device, epoch: findEpoch(device, wantedEpoch, command, data) };
+    };
+    const before = find();
+    const { device } = before;
+    const number = before.epoch.epoch;
+    const changed = await store.transaction(async (tx) => {
+      const stored = await tx.epoch(device.id, number);
+      return stored !== undefined && (await decide(tx, device.id, stored, decision));
+    });
+    for (let tries = 0; isUnsettled(find().device); tries++) {
+      if (tries === settlingTriesMax) throw notSettled(data);
+      path.lookAround();
+      await path.idle();
+    }
+    const after = find().epoch;
+    const booked = after.settled - before.epoch.settled;
+    if (values.json) {
+      const { records, settled, held } = after;
+      const json = { device: didKeyOf(device.publicKey), epoch: number, decision, changed, held, records, settled };
+      process.stdout.write(`${JSON.stringify({ ...json, booked })}\n`);
+    } else {
+      const left = after.records - after.settled;
+      const told =
+        verb === "accept"
+          ? `${booked} records booked now, ${after.settled} in all${left > 0 ? `; ${left} wait for records before them` : ""}`
+          : `${left} records stay stored and are not booked; ${after.settled} were booked before, and stay so`;
+      process.stdout.write(
+        `${verb === "accept" ? "Accepted" : "Rejected"}${changed ? "" : " before; nothing changed"}: ` +
+          `epoch ${number} of ${didKeyOf(device.publicKey)}\n  ${told}\n`,
+      );
+    }
+    return exit.ok;
+  });
+}
+
+/** Whether something of the device that may be booked is not booked yet. */
+function isUnsettled(device: DeviceSummary): boolean {
+  return device.epochs.some(({ held, spans, settledThrough }) => {
+    const through = spans[0]?.first === 1 ? spans[0].last : 0;
+    return !held && settledThrough < through;
+  });
+}
+
+function notSettled(data: string): CommandError {
+  return new CommandError(exit.ioError, {
+    expected: "to book what is stored of the epoch",
+    got: "a store that did not take it: see the log above",
+    where: data,
+    todo: "free space on the data folder's disk; what you said is kept, and a running node goes on booking",
+  });
+}
