@@ -1,5 +1,6 @@
 /** ecp-wallet: the process that alone holds the device key. Runs from its bundle, under flags that it puts on itself. */
-import { writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
 import { version } from "../platform/version.ts";
 import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-ring.ts";
 import { backup, restore } from "./ecp-wallet-backup.ts";
@@ -46,9 +47,14 @@ const commands: Readonly<Record<string, WalletCommand>> = {
   retire,
 };
 
-/** What a core file of this process, and of what it becomes, may hold: none of its memory (core(5)). A unit's LimitCORE=0 is not everywhere. */
-function keepMemoryOutOfCoreFiles(): void {
+/**
+ * No core file of this process and of what it becomes (core(5)): a unit's LimitCORE=0 and a launcher's ulimit are not everywhere. Node
+ * cannot set its limits, so prlimit(1) does it; and should there be one all the same, none of the memory may be in it.
+ */
+function preventCoreFiles(): void {
   if (process.permission !== undefined) return; // inherited from the process that became this one
+  const isAllowed = !/^Max core file size +0 +0 /m.test(readFileSync("/proc/self/limits", "latin1"));
+  if (isAllowed) spawnSync("prlimit", ["--pid", `${process.pid}`, "--core=0:0"], { stdio: "ignore" });
   try {
     writeFileSync("/proc/self/coredump_filter", "0");
   } catch (error) {
@@ -70,7 +76,7 @@ async function main(args: readonly string[]): Promise<void> {
   const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (command === undefined)
     throw new CommandError(exitCodes.usage, `there is no command '${name}'; see: ecp-wallet --help`);
-  keepMemoryOutOfCoreFiles();
+  preventCoreFiles();
   await command(rest);
 }
 
