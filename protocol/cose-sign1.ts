@@ -2,7 +2,7 @@
  * COSE_Sign1 (RFC 9052 §4.2) as this protocol uses it: Ed25519 only, a content type in every protected header as the
  * domain of the signature, nothing in the unprotected header but a kid, which is a hint.
  */
-import { type CborValue, decodeCbor, encodeCbor, messageBytesMax } from "./deterministic-cbor.ts";
+import { decodeCbor, encodeCbor, messageBytesMax } from "./deterministic-cbor.ts";
 import { Refusal } from "./refusal.ts";
 
 /** SHA-256; the caller picks the implementation (node:crypto's or @noble/hashes'). */
@@ -48,27 +48,73 @@ export interface CoseSign1 {
 
 /** Signs a payload; the bytes that come back are tagged (18) and carry the kid where one is given, else neither. */
 export function signCose(contentType: ContentType, payload: Uint8Array, sign: Sign, kid?: Uint8Array): Uint8Array {
-  const protectedHeader = encodeCbor(
+  return encodeCose(signedCose(contentType, payload, sign, kid));
+}
+
+/** The same, taken apart. */
+export function signedCose(contentType: ContentType, payload: Uint8Array, sign: Sign, kid?: Uint8Array): CoseSign1 {
+  const protectedHeader = protectedHeaderOf(contentType);
+  const signature = sign(toBeSigned(protectedHeader, payload));
+  if (signature.length !== signatureBytes) throw new TypeError(`signature of ${signature.length} bytes`);
+  if (kid && kid.length !== kidBytes) throw new TypeError(`kid of ${kid.length} bytes`);
+  return { protectedHeader, algorithm: algorithmEdDsa, contentType, payload, signature, ...(kid && { kid }) };
+}
+
+const protectedHeaders = new Map<ContentType, Uint8Array>();
+
+function protectedHeaderOf(contentType: ContentType): Uint8Array {
+  const known = protectedHeaders.get(contentType);
+  if (known) return known;
+  const header = encodeCbor(
     new Map([
       [headerAlgorithm, algorithmEdDsa],
       [headerContentType, contentType],
     ]),
   );
-  const signature = sign(toBeSigned(protectedHeader, payload));
-  if (signature.length !== signatureBytes) throw new TypeError(`signature of ${signature.length} bytes`);
-  return encodeCose({ protectedHeader, payload, signature, ...(kid && { kid }) });
+  protectedHeaders.set(contentType, header);
+  return header;
 }
 
-/** The message in its form for the wire: with the tag where a kid is given, in the bare form of LoRaWAN without. */
+const arrayOf4 = 0x84;
+const noHeaders = Uint8Array.of(0xa0);
+const empty = new Uint8Array(0);
+/** An array of 4 whose first item is the context string "Signature1". */
+const signatureStart = Uint8Array.of(arrayOf4, 0x6a, 0x53, 0x69, 0x67, 0x6e, 0x61, 0x74, 0x75, 0x72, 0x65, 0x31);
+
+/**
+ * The message in its form for the wire: with the tag where a kid is given, in the bare form of LoRaWAN without. Put together
+ * from its parts, since it is made several times for each record.
+ */
 export function encodeCose(message: Pick<CoseSign1, "protectedHeader" | "payload" | "signature" | "kid">): Uint8Array {
   const { protectedHeader, payload, signature, kid } = message;
-  const unprotected = new Map<number, CborValue>(kid ? [[headerKid, kid]] : []);
-  const bare = encodeCbor([protectedHeader, unprotected, payload, signature]);
-  if (!kid) return bare;
-  const tagged = new Uint8Array(bare.length + 1);
-  tagged[0] = tag18;
-  tagged.set(bare, 1);
-  return tagged;
+  const start = kid ? Uint8Array.of(tag18, arrayOf4) : Uint8Array.of(arrayOf4);
+  const unprotected = kid ? [Uint8Array.of(0xa1, headerKid), ...byteString(kid)] : [noHeaders];
+  return joined([
+    start,
+    ...byteString(protectedHeader),
+    ...unprotected,
+    ...byteString(payload),
+    ...byteString(signature),
+  ]);
+}
+
+/** A byte string of deterministic CBOR (RFC 8949 §3.1, major type 2): its head, and its bytes. */
+function byteString(bytes: Uint8Array): [Uint8Array, Uint8Array] {
+  const { length } = bytes;
+  if (length < 24) return [Uint8Array.of(0x40 | length), bytes];
+  if (length < 0x100) return [Uint8Array.of(0x58, length), bytes];
+  if (length < 0x1_0000) return [Uint8Array.of(0x59, length >>> 8, length & 0xff), bytes];
+  throw new TypeError(`a byte string of ${length} bytes`);
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    bytes.set(part, offset);
+    offset += part.length;
+  }
+  return bytes;
 }
 
 /** Takes a COSE_Sign1 apart, tagged or not. Checks the form only; throws {@link Refusal}. */
@@ -112,7 +158,7 @@ function readProtectedHeader(bytes: Uint8Array): { algorithm: number; contentTyp
 
 /** The Sig_structure of RFC 9052 §4.4 with an empty external_aad: the bytes that are signed. */
 export function toBeSigned(protectedHeader: Uint8Array, payload: Uint8Array): Uint8Array {
-  return encodeCbor(["Signature1", protectedHeader, new Uint8Array(0), payload]);
+  return joined([signatureStart, ...byteString(protectedHeader), ...byteString(empty), ...byteString(payload)]);
 }
 
 /** Throws {@link Refusal} `signature-invalid` unless the signature holds under the key. */

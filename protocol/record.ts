@@ -2,7 +2,17 @@
  * A sealed record: what a wallet signs, one link of its device's chain. Layout and keys: protocol/README.md and ecp.cddl.
  * A record holds either the rows of one meter or events of the wallet; both are links of the same chain.
  */
-import { type CoseSign1, contentTypes, decodeCose, digestOf, type Sha256, type Sign, signCose } from "./cose-sign1.ts";
+import {
+  type CoseSign1,
+  contentTypes,
+  decodeCose,
+  digestOf,
+  encodeCose,
+  type Sha256,
+  type Sign,
+  signCose,
+  signedCose,
+} from "./cose-sign1.ts";
 import { type CborKey, type CborMap, type CborValue, decodeCbor, encodeCbor } from "./deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "./field.ts";
 import { clockStateLetters, hasValues, statuses, statusLetters } from "./reading-status.ts";
@@ -15,6 +25,8 @@ export const codesMax = 64;
 export const codeMax = 65_535;
 export const eventsMax = 64;
 export const metersMax = 256;
+const planMax = 255;
+const meterSerialBytesMax = 64;
 export const slotSecondsMax = 86_400;
 /** So that the difference of two values is a safe integer. */
 export const valueMax = 2 ** 52 - 1;
@@ -134,33 +146,82 @@ const readingKeys = [
 
 /** The payload's bytes. Throws Refusal on content that no decoder would take: nothing is signed that cannot be read. */
 export function encodeRecordPayload(content: RecordContent): Uint8Array {
+  checkRecordContent(content);
   const payload: CborMap = new Map<CborKey, CborValue>([
     [key.version, recordVersion],
     [key.epoch, content.epoch],
     [key.sequence, content.sequence],
     [key.previous, content.previous],
   ]);
+  // In the order of the keys, which the encoder then need not sort.
+  if (content.kind === "reading" && content.meter !== 0) payload.set(key.meter, content.meter);
+  payload.set(key.time, content.kind === "reading" ? (content.rows[0] as Row).timeS : content.timeS);
+  if (content.clockState !== 0) payload.set(key.clockState, content.clockState);
   if (content.kind === "reading") setReading(payload, content);
-  else {
-    payload.set(key.time, content.timeS);
+  if (content.generation !== 0) payload.set(key.generation, content.generation);
+  if (content.kind === "reading" && content.meterSerial !== undefined)
+    payload.set(key.meterSerial, content.meterSerial);
+  if (content.kind === "event")
     payload.set(
       key.events,
       content.events.map((event) => [...event]),
     );
-  }
-  if (content.clockState !== 0) payload.set(key.clockState, content.clockState);
-  if (content.generation !== 0) payload.set(key.generation, content.generation);
+  if (content.kind === "reading" && content.plan !== 0) payload.set(key.plan, content.plan);
   const bytes = encodeCbor(payload);
-  decodeRecordPayload(bytes);
+  if (bytes.length > recordBytesMax) throw new Refusal("too-large", `a payload of ${bytes.length} bytes`);
   return bytes;
 }
 
+/**
+ * Throws Refusal on content that {@link decodeRecordPayload} would not give back. Its rules once more, from the other side: a
+ * test holds the two against each other, so that nothing need be read again after it was written.
+ */
+function checkRecordContent(content: RecordContent): void {
+  asInteger(content.epoch, "epoch", 0, uint32Max);
+  asInteger(content.sequence, "sequence", 1, uint32Max);
+  if (content.previous.length !== previousBytes) throw new Refusal("bad-field", "previous");
+  asInteger(content.clockState, "clock state", 0, clockStateLetters.length - 1);
+  asInteger(content.generation, "clock generation", 0, uint32Max);
+  if (content.kind === "reading") {
+    checkReading(content);
+    return;
+  }
+  asInteger(content.timeS, "time", 0, uint32Max);
+  const { events } = content;
+  if (events.length === 0) throw new Refusal("bad-field", "no event");
+  if (events.length > eventsMax) throw new Refusal("bad-field", `${events.length} events, at most ${eventsMax}`);
+  for (const event of events) readEvent(event as unknown as CborValue);
+}
+
+function checkReading({ meter, plan, slotS, codes, rows, meterSerial }: ReadingContent): void {
+  asInteger(meter, "meter", 0, metersMax - 1);
+  asInteger(plan, "plan", 0, planMax);
+  asInteger(slotS, "slot", 0, slotSecondsMax);
+  if (codes.length > codesMax) throw new Refusal("bad-field", `${codes.length} codes, at most ${codesMax}`);
+  for (const code of codes) asInteger(code, "code", 1, codeMax);
+  checkAscending(codes);
+  const [first] = rows;
+  if (first === undefined || rows.length > rowsMax) throw new Refusal("bad-rows", `${rows.length} rows`);
+  if (slotS === 0 && rows.length !== 1) throw new Refusal("bad-rows", "a snapshot has one row");
+  asInteger(first.timeS, "time", 0, uint32Max - (rows.length - 1) * slotS);
+  for (const [i, { timeS, status, values }] of rows.entries()) {
+    if (timeS !== first.timeS + i * slotS)
+      throw new Refusal("bad-rows", `row ${i} is of ${timeS}, not ${first.timeS + i * slotS}`);
+    asInteger(status, "status", 0, statusLetters.length - 1);
+    if (values.length !== (hasValues(status) ? codes.length : 0))
+      throw new Refusal("bad-rows", `row ${i} has ${values.length} values`);
+    for (const value of values) asInteger(value, "value", -valueMax, valueMax);
+  }
+  if (meterSerial !== undefined) asText(meterSerial, "meter serial", meterSerialBytesMax);
+}
+
+function checkAscending(codes: readonly number[]): void {
+  if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
+    throw new Refusal("bad-rows", "codes must ascend and there must be one at least");
+}
+
 function setReading(payload: CborMap, content: ReadingContent): void {
-  const first = content.rows[0];
-  if (first === undefined) throw new Refusal("bad-rows", "no row");
-  if (content.meter !== 0) payload.set(key.meter, content.meter);
-  if (content.plan !== 0) payload.set(key.plan, content.plan);
-  payload.set(key.time, first.timeS);
+  const first = content.rows[0] as Row;
   payload.set(key.slot, content.slotS);
   payload.set(key.codes, [...content.codes]);
   payload.set(key.rows, flatten(content));
@@ -170,24 +231,17 @@ function setReading(payload: CborMap, content: ReadingContent): void {
     const others = content.rows.map((row, i): [number, number] => [i, row.status]);
     payload.set(key.rowStatuses, new Map(others.filter(([, status]) => status !== statuses.good)));
   }
-  if (content.meterSerial !== undefined) payload.set(key.meterSerial, content.meterSerial);
 }
 
 /** Rows one after the other: the first absolute, later ones as differences; a row without values repeats the last. */
 function flatten(content: ReadingContent): number[] {
   const flat: number[] = [];
   let last: readonly number[] = content.codes.map(() => 0);
-  content.rows.forEach((row, i) => {
-    const expected = (content.rows[0] as Row).timeS + i * content.slotS;
-    if (row.timeS !== expected) throw new Refusal("bad-rows", `row ${i} is of ${row.timeS}, not ${expected}`);
-    if (row.values.length !== (hasValues(row.status) ? content.codes.length : 0))
-      throw new Refusal("bad-rows", `row ${i} has ${row.values.length} values`);
+  for (const row of content.rows) {
     const values = hasValues(row.status) ? row.values : last;
-    values.forEach((value, k) => {
-      flat.push(value - (last[k] as number));
-    });
+    for (const [k, value] of values.entries()) flat.push(value - (last[k] as number));
     last = values;
-  });
+  }
   return flat;
 }
 
@@ -214,11 +268,10 @@ export function decodeRecordPayload(bytes: Uint8Array): RecordContent {
 
 function readReading(payload: CborMap, link: Link, timeS: number): ReadingContent {
   const meter = absentWhenZero(payload, key.meter, "meter", metersMax - 1);
-  const plan = absentWhenZero(payload, key.plan, "plan", 255);
+  const plan = absentWhenZero(payload, key.plan, "plan", planMax);
   const slotS = asInteger(payload.get(key.slot), "slot", 0, slotSecondsMax);
   const codes = asArray(payload.get(key.codes), "codes", codesMax).map((code) => asInteger(code, "code", 1, codeMax));
-  if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
-    throw new Refusal("bad-rows", "codes must ascend and there must be one at least");
+  checkAscending(codes);
   const flat = asArray(payload.get(key.rows), "rows", codesMax * rowsMax);
   const count = flat.length / codes.length;
   if (!Number.isInteger(count) || count < 1 || count > rowsMax)
@@ -240,7 +293,7 @@ function readReading(payload: CborMap, link: Link, timeS: number): ReadingConten
     rows.push({ timeS: timeS + i * slotS, status, values: hasValues(status) ? [...last] : [] });
   }
   const serial = payload.get(key.meterSerial);
-  const meterSerial = serial === undefined ? {} : { meterSerial: asText(serial, "meter serial", 64) };
+  const meterSerial = serial === undefined ? {} : { meterSerial: asText(serial, "meter serial", meterSerialBytesMax) };
   return { kind: "reading", ...link, meter, plan, slotS, codes, rows, ...meterSerial };
 }
 
@@ -295,13 +348,15 @@ export function signRecord(content: RecordContent, sign: Sign, kid?: Uint8Array)
   return bytes;
 }
 
-/** Signs a record and gives it beside its bytes, as a decoder would read it. */
+/** Signs a record and gives it beside its bytes, just as {@link decodeRecord} would read it from them, without reading it. */
 export function sealRecord(
   content: RecordContent,
   sign: Sign,
   kid: Uint8Array,
   sha256: Sha256,
 ): { bytes: Uint8Array; decoded: DecodedRecord } {
-  const bytes = signRecord(content, sign, kid);
-  return { bytes, decoded: decodeRecord(bytes, sha256) };
+  const cose = signedCose(contentTypes.record, encodeRecordPayload(content), sign, kid);
+  const bytes = encodeCose(cose);
+  if (bytes.length > recordBytesMax) throw new Refusal("too-large", `a record of ${bytes.length} bytes`);
+  return { bytes, decoded: { cose, content, digest: digestOf(cose, sha256) } };
 }

@@ -13,12 +13,13 @@ import {
   hkdfSync,
   randomBytes,
 } from "node:crypto";
-import { getPublicKey, hashes, sign } from "@noble/ed25519";
+import { getPublicKey, hashes } from "@noble/ed25519";
 import { type CborMap, type CborValue, decodeCbor, encodeCbor, equalBytes } from "../protocol/deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { followRotations, rotationsMax } from "../protocol/rotation.ts";
 import { sha256 } from "./journal-segments.ts";
+import { signerOf } from "./record-signer.ts";
 import { verifyEd25519 } from "./verification.ts";
 
 // node:crypto's SHA-512 under noble's curve: 2.5 times faster without a JIT, the same signatures.
@@ -277,7 +278,7 @@ export interface DeviceKey {
 
 export function deviceKeyOf(seed: Uint8Array): DeviceKey {
   const publicKey = getPublicKey(seed);
-  return { publicKey, share: shareOf(seed), sign: (message) => sign(message, seed) };
+  return { publicKey, share: shareOf(seed), sign: signerOf(seed) };
 }
 
 /** What is left of a retired key: it signs nothing. */
