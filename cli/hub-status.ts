@@ -3,12 +3,14 @@
 import type { AgentStatus } from "../agent/agent.ts";
 import { askStatus } from "../agent/status-socket.ts";
 import { WalletClient, WalletUnavailable } from "../agent/wallet-client.ts";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { type ClockStateLetter, clockStateLetters } from "../protocol/reading-status.ts";
 import type { WalletHello } from "../protocol/wallet-message.ts";
-import { type Command, exit, parseCommand } from "./command.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
+import { qrCode } from "./qr-code.ts";
 import { formatTable, localTime } from "./table.ts";
 
 const clockWords: Record<ClockStateLetter, string> = {
@@ -20,20 +22,27 @@ const clockWords: Record<ClockStateLetter, string> = {
 
 export const hubStatus: Command = {
   summary: "how the hub is doing: wallet, agent, meters, what waits",
-  usage: `Usage: ecp status [--config hub.yaml] [--json]
+  usage: `Usage: ecp status [--config hub.yaml] [--qr | --no-qr] [--json]
+
+--qr    the device's did:key also as a QR code, to compare or carry it by phone; --no-qr: not. At a terminal it is shown unless
+        --no-qr says otherwise.
 
 Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does not, or there is something to do.`,
 
   async run(args) {
-    const { values } = parseCommand("ecp status", args, { ...configOption, ...jsonOption }, []);
+    const qrOptions = { qr: { type: "boolean" }, "no-qr": { type: "boolean" } } as const;
+    const { values } = parseCommand("ecp status", args, { ...configOption, ...jsonOption, ...qrOptions }, []);
+    if (values.qr && values["no-qr"]) throw usageError("ecp status", "--qr and --no-qr together");
+    const isQrShown = values["no-qr"] ? false : (values.qr ?? process.stdout.isTTY === true);
     const { configuration } = readHubFile(values.config);
     const wallet = await askWallet(configuration.walletSocket);
     const agent = await askStatus(configuration.agentSocket);
     const isolated = wallet !== undefined && isolation(wallet, process.getuid?.() ?? 0).isolated;
     if (values.json) {
-      const { publicKey, policyDigest, ...rest } = wallet ?? {};
+      const { publicKey, nameKey, policyDigest, ...rest } = wallet ?? {};
       const walletJson = wallet && {
-        device: didKeyOf(publicKey as Uint8Array),
+        device: didKeyOf(nameKey as Uint8Array),
+        key: didKeyOf(publicKey as Uint8Array),
         ...rest,
         policyDigest: Buffer.from(policyDigest as Uint8Array).toString("hex"),
         clock: clockStateLetters[wallet.clockState],
@@ -41,13 +50,23 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
       };
       process.stdout.write(`${JSON.stringify({ wallet: walletJson ?? null, agent: agent ?? null })}\n`);
     } else {
+      if (wallet)
+        process.stdout.write(
+          warnings(wallet)
+            .map((text) => `!! ${text}\n`)
+            .join(""),
+        );
       process.stdout.write(walletText(wallet, configuration.walletSocket));
+      if (wallet && isQrShown) process.stdout.write(`\n${qrCode(didKeyOf(wallet.nameKey))}\n`);
       process.stdout.write(agentText(agent, configuration.agentSocket));
     }
     const well =
       wallet !== undefined &&
       wallet.pinnedNodes > 0 &&
       wallet.segmentsInUse < wallet.segments * ringAlarmShare &&
+      wallet.keyProtection !== "none" &&
+      !wallet.retired &&
+      wallet.holes === 0 &&
       agent !== undefined &&
       (agent.uplink === undefined || agent.uplink.connected) &&
       agent.meters.every((meter) => meter.lastStatus === "G");
@@ -81,12 +100,43 @@ function isolation(wallet: WalletHello, ownUid: number): { isolated: boolean; te
   return { isolated: wallet.permission && wallet.jitless, text: `runs as user ${wallet.uid} (${flags})` };
 }
 
+/** What must not be overlooked; each says what to do. */
+function warnings(wallet: WalletHello): string[] {
+  const { isolated, text } = isolation(wallet, process.getuid?.() ?? 0);
+  const found: string[] = [];
+  if (!isolated) found.push(text);
+  if (wallet.keyProtection === "none")
+    found.push("key: NOT PROTECTED, made with --insecure: whoever has the card has the key");
+  if (wallet.retired)
+    found.push(
+      "key: RETIRED: nothing more is sealed; what waits is still delivered. 'ecp-wallet init' makes a new device",
+    );
+  if (wallet.holes > 0)
+    found.push(
+      `journal: ${wallet.holes} HOLES: blocks that cannot be read any more; replace the card. 'ecp-wallet journal check' says where`,
+    );
+  if (wallet.segmentsInUse >= wallet.segments * ringAlarmShare)
+    found.push(
+      `journal: ${wallet.segmentsInUse} of ${wallet.segments} segments hold what no full node has acknowledged: mend the way to it, or carry the records: 'ecp-wallet journal export'`,
+    );
+  return found;
+}
+
+/** Epochs before the running one that are not acknowledged to their end. */
+function earlierText({ earlierEpochs }: WalletHello): string[][] {
+  return earlierEpochs.map(({ epoch, through, last }) => [
+    "earlier",
+    `epoch ${epoch}: ${last} sealed, ${through} acknowledged, ${last - through} waiting`,
+  ]);
+}
+
 function walletText(wallet: WalletHello | undefined, path: string): string {
   if (!wallet) return `Wallet   does not answer at ${path}; start it: ecp run, or systemctl start ecp-wallet\n`;
   const sealed = wallet.nextSequence - 1;
   const clock = clockStateLetters[wallet.clockState] ?? "U";
   const lines = [
-    ["device", didKeyOf(wallet.publicKey)],
+    ["device", didKeyOf(wallet.nameKey)],
+    ["key", keyText(wallet)],
     ["software", wallet.softwareId],
     ["isolation", isolation(wallet, process.getuid?.() ?? 0).text],
     ["clock", `${clockWords[clock]}${wallet.generation > 0 ? `, generation ${wallet.generation}` : ""}`],
@@ -100,12 +150,22 @@ function walletText(wallet: WalletHello | undefined, path: string): string {
       "records",
       `${sealed} sealed, ${wallet.through} acknowledged, ${sealed - wallet.through} waiting (epoch ${wallet.epoch})`,
     ],
+    ...earlierText(wallet),
     [
       "journal",
       `${wallet.segmentsInUse} of ${wallet.segments} segments in use${wallet.pendingRows > 0 ? `, ${wallet.pendingRows} rows wait for their batch` : ""}`,
     ],
   ];
   return `Wallet\n${lines.map(([name = "", text = ""]) => `  ${name.padEnd(11)}${text}\n`).join("")}`;
+}
+
+function keyText({ publicKey, nameKey, keyProtection, retired }: WalletHello): string {
+  const words = [
+    equalBytes(publicKey, nameKey) ? "that of the name" : `rotated, now ${didKeyOf(publicKey)}`,
+    keyProtection === "none" ? "NOT PROTECTED" : "under a passphrase",
+    ...(retired ? ["RETIRED"] : []),
+  ];
+  return words.join(", ");
 }
 
 function agentText(agent: AgentStatus | undefined, path: string): string {

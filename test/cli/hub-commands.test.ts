@@ -147,6 +147,9 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
     return (await ecp("status", "--config", config)).status;
   };
   const bad: (() => void)[] = [
+    () => wallet.script(() => helloFields({ ...hello, keyProtection: "none" })),
+    () => wallet.script(() => helloFields({ ...hello, retired: true })),
+    () => wallet.script(() => helloFields({ ...hello, holes: 1 })),
     () => wallet.script(() => helloFields({ ...hello, pinnedNodes: 0 })),
     () => wallet.script(() => helloFields({ ...hello, segments: 10, segmentsInUse: 8 })),
     () => {
@@ -158,6 +161,39 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
   ];
   for (const change of bad) assert.equal(await statusWith(change), 1, `${change}`);
   assert.equal(await statusWith(() => undefined), 0);
+});
+
+test("ecp status: what must not be overlooked stands first; the name stays when the key is rotated; a QR code where it is asked for", async (t) => {
+  const config = hubFile(temporaryFolder(t));
+  const wallet = new ScriptedWallet(readHubFile(config).configuration.walletSocket);
+  await wallet.start();
+  t.after(() => wallet.stop());
+  const nameKey = new Uint8Array(32).fill(7);
+  wallet.script(() =>
+    helloFields({
+      ...{ ...sampleHello, nameKey, keyProtection: "none", retired: true, holes: 2, uid: 0 },
+      earlierEpochs: [{ epoch: 5, through: 3, last: 9 }],
+    }),
+  );
+  const { out } = await ecp("status", "--config", config);
+  const first = out.split("\n").filter((line) => line.startsWith("!! "));
+  assert.equal(
+    out.split("\n").findIndex((line) => !line.startsWith("!! ")),
+    first.length,
+    "they stand first",
+  );
+  assert.match(first.join("\n"), /not isolated: it runs as root[\s\S]*NOT PROTECTED[\s\S]*RETIRED[\s\S]*2 HOLES/);
+  assert.match(out, new RegExp(`device +${didKeyOf(nameKey)}\n +key +rotated, now ${didKeyOf(sampleHello.publicKey)}`));
+  assert.match(out, /earlier +epoch 5: 9 sealed, 3 acknowledged, 6 waiting/);
+  assert.doesNotMatch(out, /█/, "no QR code where nobody looks");
+  assert.match((await ecp("status", "--config", config, "--qr")).out, /█/);
+  assert.equal((await ecp("status", "--config", config, "--qr", "--no-qr")).status, 64);
+  const json = JSON.parse((await ecp("status", "--config", config, "--json")).out).wallet;
+  assert.deepEqual([json.device, json.key], [didKeyOf(nameKey), didKeyOf(sampleHello.publicKey)]);
+  assert.deepEqual([json.isolated, json.keyProtection, json.retired, json.holes], [false, "none", true, 2]);
+
+  wallet.script(() => helloFields(sampleHello));
+  assert.doesNotMatch((await ecp("status", "--config", config)).out, /^!!/m, "control: nothing is wrong");
 });
 
 test("ecp init asks at a terminal, says what is wrong with an answer, and what it writes passes", async (t) => {
