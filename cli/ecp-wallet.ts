@@ -15,7 +15,7 @@ const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps
 
   ecp-wallet init    --data DIR KEY [--segments N]    make key and journal (once)
   ecp-wallet run     --data DIR KEY [--socket PATH] [--socket-mode 0600] [--socket-fd 0] [--exit-with-parent]
-                                                      answer the agent at a Unix socket
+                     [--time-marks FOLDER] [--boot-id ID]     answer the agent at a Unix socket
   ecp-wallet show    --data DIR [--verbose|--json]    the device's name; its key, epoch, last record; needs no passphrase
   ecp-wallet rotate  --data DIR KEY [--new-passphrase[-file FILE|-fd N]]
                                                       a new key under the same name; the wallet must not run

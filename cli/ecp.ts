@@ -35,6 +35,8 @@ const program: Program = {
     agent: async () => (await import("./hub-agent.ts")).hubAgent,
     release: async () => (await import("./hub-release.ts")).hubRelease,
     status: async () => (await import("./hub-status.ts")).hubStatus,
+    statement: async () => (await import("./hub-statement.ts")).hubStatement,
+    "meter replaced": async () => (await import("./hub-meter.ts")).hubMeterReplaced,
     export: async () => (await import("./hub-export.ts")).hubExport,
     verify: async () => (await import("./hub-verify.ts")).hubVerify,
   },

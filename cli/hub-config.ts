@@ -1,4 +1,5 @@
 /** ecp config check|apply: is hub.yaml right, and what of it the wallet must know. */
+import type { PolicyMeter } from "../wallet/policy.ts";
 import { type Command, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
@@ -23,16 +24,26 @@ export const hubConfigApply: Command = {
   summary: "write what the wallet must know (meters, limits) to its policy",
   usage: `Usage: ecp config apply [--config hub.yaml]
 
-Writes meters, seal_every_s, when_full and retention_days to the wallet's policy.cbor; pinned full nodes stay. The wallet
+Writes meters, seal_every_s, when_full and retention_days to the wallet's policy.cbor; pinned full nodes and
+declared changes of meters stay. The wallet
 obeys it from its next start on, and seals the new policy's digest as an event.`,
   async run(args) {
     const { values } = parseCommand("ecp config apply", args, configOption, []);
     const hub = readHubFile(values.config);
-    writePolicy(hub, { ...readPolicy(hub), ...hub.policy });
+    const before = readPolicy(hub);
+    writePolicy(hub, { ...before, ...hub.policy, meters: withInstallations(hub.policy.meters, before.meters) });
     process.stdout.write("The wallet's policy is written. Restart the wallet to make it count.\n");
     return exit.ok;
   },
 };
+
+/** What `ecp meter replaced` declared stays, whatever else changes: only it may begin a register anew. */
+function withInstallations(meters: readonly PolicyMeter[], before: readonly PolicyMeter[]): PolicyMeter[] {
+  return meters.map((meter) => {
+    const known = before.find(({ index }) => index === meter.index);
+    return known ? { ...meter, installation: known.installation, installationReason: known.installationReason } : meter;
+  });
+}
 
 function count(number: number, noun: string): string {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -10,7 +10,7 @@ import type {
 } from "../agent/configuration.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { quantities, quantityOfName } from "../protocol/quantity.ts";
-import { resolutionWhDefault, type WalletPolicy } from "../wallet/policy.ts";
+import type { WalletPolicy } from "../wallet/policy.ts";
 import { CommandError, exit } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
 import { readInput } from "./input-file.ts";
@@ -46,6 +46,7 @@ interface HubFile {
     interval_s: number;
     quantities?: string[];
     power_max_w?: number;
+    resolution_wh: number;
   }[];
   uplink?: { mqtt: { url: string; username?: string; password_file?: string; ca_file?: string } };
 }
@@ -161,9 +162,9 @@ export function hubOf(path: string, text: string): Hub {
       ...(data.uplink && { mqtt: mqttOf(data.uplink.mqtt, folder, source) }),
     },
     policy: {
-      meters: meters.map(({ index, name, profile, intervalS, powerMaxW }) => ({
-        ...{ index, name, profile, powerMaxW },
-        ...{ resolutionWh: resolutionWhDefault, installation: 0, installationReason: "" },
+      meters: meters.map(({ index, name, profile, intervalS, powerMaxW }, place) => ({
+        ...{ index, name, profile, powerMaxW, installation: 0, installationReason: "" },
+        resolutionWh: (data.meters[place] as HubFile["meters"][number]).resolution_wh,
         slotS: intervalS,
         // Twice the due rate: after a restart of the wallet, rows that waited may come on top.
         rowsPerMinute: Math.max(2, Math.ceil(120 / intervalS)),

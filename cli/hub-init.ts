@@ -271,6 +271,7 @@ meters:
     profile: ${profile}
     interval_s: ${intervalS}                  # on the clock's own multiples: 60 is the full minute, 900 the quarter hour
     # power_max_w: 43000            # what the connection can carry; more is marked, not booked
+    # resolution_wh: 1000           # steps of the meter's energy registers, for the same
     # quantities: [active-energy-import, active-energy-export]
 
 uplink:

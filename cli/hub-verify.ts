@@ -1,15 +1,17 @@
 /** ecp verify: who signed a record, what it says, and whether the signature holds. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { verifyCose } from "../protocol/cose-sign1.ts";
+import { type CoseSign1, contentTypes, decodeCose, verifyCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf, kidOf, publicKeyOfDid, vetPublicKey } from "../protocol/public-key.ts";
-import { type DecodedRecord, decodeRecord } from "../protocol/record.ts";
+import { decodeRecord } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import { decodeStatement } from "../protocol/statement.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { jsonOption } from "./hub-options.ts";
 import { readInput } from "./input-file.ts";
 import { recordJson, recordText } from "./record-json.ts";
+import { statementJson, statementText } from "./statement-json.ts";
 import { sha256, verifyEd25519 } from "./verification.ts";
 
 /** The file beside exported records that names their device. */
@@ -18,23 +20,27 @@ export const deviceFileName = "device.did";
 const deviceTodo = "'ecp status' on the hub, or 'ecp-node devices', tells the device's did:key";
 
 export const hubVerify: Command = {
-  summary: "who, what, when: does the signature of a sealed record hold?",
+  summary: "who, what, when: does the signature of a sealed record or a statement hold?",
   usage: `Usage: ecp verify FILE [--device did:key:… | --device FILE] [--json]
 
-FILE is a record as 'ecp export' writes it (COSE_Sign1). The device's key is given by --device, or taken from the file
-${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does not, or the file is no record; 2: the key is not known.`,
+FILE is a record as 'ecp export' writes it, or a statement of 'ecp statement' (COSE_Sign1). The device's key is given by --device, or taken from the file
+${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does not, or the file is neither; 2: the key is not known.`,
 
   async run(args) {
     const options = { ...jsonOption, device: { type: "string" } } as const;
     const { values, positionals } = parseCommand("ecp verify", args, options, ["FILE"]);
     const [file = ""] = positionals;
-    const bytes = readInput(file, "a sealed record", "'ecp export' on the hub writes it");
+    const bytes = readInput(
+      file,
+      "a sealed record or a statement",
+      "'ecp export' or 'ecp statement' on the hub writes it",
+    );
     const record = decode(bytes);
     if (record instanceof Refusal)
       return report(
         values.json,
         { file, valid: false, reason: record.reason },
-        `NOT a valid record: ${record.message}`,
+        `NOT a valid record or statement: ${record.message}`,
       );
     const publicKey = deviceKey(file, values.device);
     if (!publicKey) return unknownKey(values.json, file, record);
@@ -56,18 +62,26 @@ ${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does no
         `BAD: ${error.message}; not what ${did} signed`,
       );
     }
-    if (values.json)
-      process.stdout.write(
-        `${JSON.stringify({ file, valid: true, device: did, record: recordJson(record, bytes) })}\n`,
-      );
-    else process.stdout.write(`GOOD: signed by ${did}\n${recordText(record)}`);
+    if (values.json) process.stdout.write(`${JSON.stringify({ file, valid: true, device: did, ...record.json })}\n`);
+    else process.stdout.write(`GOOD: signed by ${did}\n${record.text}`);
     return exit.ok;
   },
 };
 
-function decode(bytes: Uint8Array): DecodedRecord | Refusal {
+interface Signed {
+  readonly cose: CoseSign1;
+  readonly json: Record<string, unknown>;
+  readonly text: string;
+}
+
+function decode(bytes: Uint8Array): Signed | Refusal {
   try {
-    return decodeRecord(bytes, sha256);
+    if (decodeCose(bytes).contentType === contentTypes.statement) {
+      const { cose, content } = decodeStatement(bytes, sha256);
+      return { cose, json: { statement: statementJson(content) }, text: statementText(content) };
+    }
+    const record = decodeRecord(bytes, sha256);
+    return { cose: record.cose, json: { record: recordJson(record, bytes) }, text: recordText(record) };
   } catch (error) {
     if (error instanceof Refusal) return error;
     throw error;
@@ -79,7 +93,7 @@ function report(json: boolean, result: Record<string, unknown>, text: string): n
   return exit.failed;
 }
 
-function unknownKey(json: boolean, file: string, record: DecodedRecord): number {
+function unknownKey(json: boolean, file: string, record: Signed): number {
   const kid = record.cose.kid ? Buffer.from(record.cose.kid).toString("hex") : "none";
   const text = `KEY UNKNOWN: nobody said whose record this is (kid ${kid}); give --device did:key:…, or put ${deviceFileName} beside it`;
   process.stdout.write(json ? `${JSON.stringify({ file, valid: null, reason: "key-unknown", kid })}\n` : `${text}\n`);

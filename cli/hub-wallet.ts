@@ -31,7 +31,7 @@ export function devicePublicKey(walletFolder: string): Uint8Array {
   return publicKeyOfDid(runWalletCommand(["show", "--data", walletFolder]));
 }
 
-function policyPath(hub: Hub): string {
+export function policyPath(hub: Hub): string {
   return join(hub.configuration.walletFolder, "policy.cbor");
 }
 

@@ -1,6 +1,6 @@
 /** A record as JSON for people and programs: names instead of numbers on the wire, bytes in hex and base64. */
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
-import { clockStateLetters, hasValues, statusLetters } from "../protocol/reading-status.ts";
+import { clockStateLetters, clockStates, hasValues, statusLetters } from "../protocol/reading-status.ts";
 import { type DecodedRecord, eventCodes, type RecordEvent } from "../protocol/record.ts";
 
 const eventNames = new Map<number, string>(Object.entries(eventCodes).map(([name, code]) => [code, name]));
@@ -29,12 +29,17 @@ export function recordJson({ content, cose, digest }: DecodedRecord, bytes: Uint
     ...(content.plan !== 0 && { plan: content.plan }),
     slotS: content.slotS,
     rows: content.rows.map((row) => ({
-      time: isoTime(row.timeS),
+      ...(isRelative(content) ? { sinceBootS: row.timeS } : { time: isoTime(row.timeS) }),
       status: statusLetters[row.status],
       values: hasValues(row.status) ? valuesJson(content.codes, row.values) : {},
     })),
     ...tail,
   };
+}
+
+/** Read before the clock was set: times count from the boot. */
+function isRelative({ clockState }: DecodedRecord["content"]): boolean {
+  return clockState === clockStates.relative;
 }
 
 function valuesJson(codes: readonly number[], values: readonly number[]): Record<string, number> {
@@ -72,7 +77,8 @@ export function recordText({ content }: DecodedRecord): string {
       return `${quantity?.name ?? `code ${code}`} ${decimalText(row.values[i] ?? 0, decimals)} ${unit}`.trim();
     });
     const letter = statusLetters[row.status] ?? "?";
-    return `  ${isoTime(row.timeS)}  ${letter}  ${hasValues(row.status) ? values.join(", ") : "no values"}\n`;
+    const time = isRelative(content) ? `${row.timeS} s after the boot` : isoTime(row.timeS);
+    return `  ${time}  ${letter}  ${hasValues(row.status) ? values.join(", ") : "no values"}\n`;
   });
   return `${head}meter ${content.meter}, ${content.slotS === 0 ? "snapshot" : `slots of ${content.slotS} s`}\n${rows.join("")}`;
 }

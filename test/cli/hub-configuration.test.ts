@@ -131,7 +131,19 @@ test("the smallest file gets the defaults, and paths beside it", () => {
     sealEveryS: 60,
   });
   assert.deepEqual(policy, {
-    meters: [{ index: 0, name: "house", profile: "eastron-sdm630", powerMaxW: 0, slotS: 60, rowsPerMinute: 2 }],
+    meters: [
+      {
+        index: 0,
+        name: "house",
+        profile: "eastron-sdm630",
+        powerMaxW: 0,
+        slotS: 60,
+        rowsPerMinute: 2,
+        resolutionWh: 1_000,
+        installation: 0,
+        installationReason: "",
+      },
+    ],
     sealEveryS: 60,
     whenFull: "refuse",
     retentionDays: 30,
