@@ -91,7 +91,7 @@ function asJson(device: DeviceSummary, reading: Reading) {
     ...rest,
     meterName: meterName(device, reading.meter),
     ...(clockState === clockStates.relative
-      ? { secondsSinceBoot: timeS }
+      ? { sinceBootS: timeS }
       : { time: new Date(timeS * 1000).toISOString() }),
     clock: clockStateLetters[clockState],
     status: statusLetters[status],

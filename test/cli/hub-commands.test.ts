@@ -16,6 +16,8 @@ import { helloFields } from "../../protocol/wallet-message.ts";
 import { openPty } from "../../simulator/pty.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
 import { ScriptedWallet, sampleHello } from "../agent/scripted-wallet.ts";
+import { DeviceFixture } from "../fullnode/device-fixture.ts";
+import { keyOfLabel } from "../vectors/signature-suite.ts";
 
 /** Short: sockets lie in it. */
 function temporaryFolder(t: TestContext): string {
@@ -290,6 +292,26 @@ test("a record of events as JSON and as text; an event that is not known yet is 
     { event: 999, parameters: ["x", "ab"] },
   ]);
   assert.match(recordText(record), /void 4 6\n.*event 999 x ab\n$/);
+});
+
+test("events of keys and epochs are told in words; times since the boot are no dates", () => {
+  const device = new DeviceFixture(7);
+  const certificate = device.rotation({ key: keyOfLabel("second"), epoch: 99 });
+  const said = recordText(decodeRecord(certificate.bytes, sha256));
+  assert.match(said, new RegExp(`keyRotated to ${didKeyOf(keyOfLabel("second").publicKey)}, which begins epoch 99\n`));
+  const { bytes, record } = decoded({
+    ...{ ...link, clockState: 3, kind: "event", timeS: 12 },
+    events: [[12, "no certificate"], [13, 1, 5, 40, new Uint8Array(32)], [14, 5, 1, 7], [15]],
+  });
+  assert.deepEqual(recordText(record).split("\n").slice(1), [
+    "  12 s after the boot  keyRotated no certificate",
+    "  12 s after the boot  epochBegun restored: before it epoch 5, known up to record 40",
+    "  12 s after the boot  dropped records 1 to 7 of epoch 5",
+    "  12 s after the boot  keyRetired",
+    "",
+  ]);
+  const json = recordJson(record, bytes);
+  assert.deepEqual([json.sinceBootS, "time" in json], [12, false]);
 });
 
 test("an agent whose socket another has ends at once, parent or not; ecp run tries twice, then ends with the same status", async (t) => {
