@@ -90,9 +90,7 @@ function asJson(device: DeviceSummary, reading: Reading) {
     device: didKeyOf(device.publicKey),
     ...rest,
     meterName: meterName(device, reading.meter),
-    ...(clockState === clockStates.relative
-      ? { sinceBootS: timeS }
-      : { time: new Date(timeS * 1000).toISOString() }),
+    ...(clockState === clockStates.relative ? { sinceBootS: timeS } : { time: new Date(timeS * 1000).toISOString() }),
     clock: clockStateLetters[clockState],
     status: statusLetters[status],
     values: Object.fromEntries(
