@@ -6,6 +6,7 @@ import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-rin
 import { backup, restore } from "./ecp-wallet-backup.ts";
 import { CommandError, exitCodeOf, exitCodes, type WalletCommand } from "./ecp-wallet-command.ts";
 import { init } from "./ecp-wallet-init.ts";
+import { journal } from "./ecp-wallet-journal.ts";
 import { retire } from "./ecp-wallet-retire.ts";
 import { rotate } from "./ecp-wallet-rotate.ts";
 import { run, serveHere } from "./ecp-wallet-run.ts";
@@ -23,6 +24,11 @@ const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps
   ecp-wallet restore --from FILE --data DIR KEY [BACKUP] [--segments N]
                                                       a new wallet of a backup, in a new folder and a new epoch
   ecp-wallet retire  --data DIR KEY [--yes]           seal the key's last record and destroy the seed; the wallet must not run
+  ecp-wallet journal check  --data DIR                whether all of it is whole: blocks, chain, signatures
+  ecp-wallet journal list   --data DIR [--epoch N] [--from SEQUENCE] [--to SEQUENCE] [--json]
+  ecp-wallet journal stats  --data DIR [--json]       fill, records that wait, days that it holds
+  ecp-wallet journal export --data DIR --output FILE [--waiting | --all]
+                                                      a hand-over file of what waits for a receipt, or of everything
 
   KEY: --passphrase-file FILE (mode 0600), --passphrase-fd N, or typed at the terminal; or --insecure for a key without passphrase.
        After a wrong one the next try waits: 1 s, 2 s, 4 s … 60 s, until one is right.
@@ -38,6 +44,7 @@ exit codes: 0 done · 64 wrong usage · 65 damaged data · 66 file missing · 69
 /** `serve` is what `run` becomes; nobody calls it by hand. */
 const commands: Readonly<Record<string, WalletCommand>> = {
   init,
+  journal,
   run,
   serve: serveHere,
   show,

@@ -39,14 +39,19 @@ function isFolder(path: string): boolean {
  */
 export function writeFileDurably(path: string, content: Uint8Array | string, mode: number): void {
   const bytes = typeof content === "string" ? Buffer.from(content, "utf8") : content;
-  replaceFile(path, `${path}.new-${process.pid}`, bytes, constants.O_WRONLY, mode, fsyncSync);
+  writePiecesDurably(path, [bytes], mode);
+}
+
+/** The same for content that need not be in memory as a whole: one piece behind the other. */
+export function writePiecesDurably(path: string, pieces: Iterable<Uint8Array>, mode: number): void {
+  replaceFile(path, `${path}.new-${process.pid}`, pieces, constants.O_WRONLY, mode, fsyncSync);
   syncFolder(dirname(path));
 }
 
 function replaceFile(
   path: string,
   aside: string,
-  bytes: Uint8Array,
+  pieces: Iterable<Uint8Array>,
   flags: number,
   mode: number,
   sync: (descriptor: number) => void,
@@ -56,7 +61,7 @@ function replaceFile(
   const descriptor = openSync(aside, flags | constants.O_CREAT | constants.O_EXCL, mode);
   try {
     try {
-      writeAll(descriptor, bytes);
+      for (const piece of pieces) writeAll(descriptor, piece);
       sync(descriptor);
     } finally {
       closeSync(descriptor);
@@ -78,5 +83,5 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
  * rename itself may be lost in a power cut, and then the old file is there, whole.
  */
 export function replaceFileSynced(path: string, content: Uint8Array, mode: number): void {
-  replaceFile(path, `${path}.new`, content, constants.O_WRONLY | constants.O_DSYNC, mode, () => undefined);
+  replaceFile(path, `${path}.new`, [content], constants.O_WRONLY | constants.O_DSYNC, mode, () => undefined);
 }

@@ -37,8 +37,7 @@ export function readTail(ring: JournalRing, spans: readonly SegmentSpan[], reade
 }
 
 export function walkSpan(ring: JournalRing, span: SegmentSpan, before?: Commit): Walk {
-  const predecessor = before && { commitNumber: before.header.commitNumber, hash: before.hash };
-  return walkSegment(ring.read(span.segment), span.segment, span.generation, predecessor);
+  return walkSegment(ring.read(span.segment), span.segment, span.generation, before);
 }
 
 /** How things stood before a segment, where its first commit is whole. */

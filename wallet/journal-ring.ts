@@ -68,13 +68,15 @@ export class JournalRing {
     syncFolder(folder);
   }
 
-  static open(folder: string): JournalRing {
+  /** `access`: "read" for a look at a journal that another process may be writing. */
+  static open(folder: string, access: "write" | "read" = "write"): JournalRing {
     const names = existsSync(folder) ? readdirSync(folder).filter((name) => /^segment-\d{4}\.ecpj$/.test(name)) : [];
     if (names.length === 0) throw new JournalError(`no journal in ${folder}; 'ecp-wallet init' makes one`);
     const paths = names.map((_, segment) => segmentPath(folder, segment));
     const missing = paths.find((path) => !existsSync(path));
     if (missing !== undefined) throw new JournalError(`${missing} is missing beside ${names.length} other segments`);
-    const descriptors = paths.map((path) => openSync(path, constants.O_RDWR | constants.O_DSYNC));
+    const flags = access === "read" ? constants.O_RDONLY : constants.O_RDWR | constants.O_DSYNC;
+    const descriptors = paths.map((path) => openSync(path, flags));
     const sizes = descriptors.map((descriptor) => fstatSync(descriptor).size);
     const size = sizes[0] as number;
     const odd = sizes.findIndex((other) => other !== size || other % blockBytes !== 0 || other === 0);

@@ -16,6 +16,8 @@ export interface Hole {
   /** Numbers of the commits that are missing, as far as their neighbours tell. */
   readonly firstCommit: number;
   readonly lastCommit: number;
+  /** Sequences that no commit has any more, as far as the same neighbours tell; of an epoch's end they tell nothing. */
+  readonly missing?: { readonly epoch: number; readonly first: number; readonly last: number };
 }
 
 export interface Walk {
@@ -28,10 +30,7 @@ export interface Walk {
 }
 
 /** The commit that a segment's first one must follow. */
-export interface Predecessor {
-  readonly commitNumber: number;
-  readonly hash: Uint8Array;
-}
+type Predecessor = Pick<Commit, "header" | "hash">;
 
 export function commitHash(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(createHash("sha256").update(bytes).digest());
@@ -51,22 +50,33 @@ export function walkSegment(bytes: Buffer, segment: number, generation: number, 
     const follows =
       last === undefined
         ? header.block === 0
-        : header.commitNumber === last.commitNumber + 1 && Buffer.compare(header.previousHash, last.hash) === 0;
-    if (!follows)
+        : header.commitNumber === last.header.commitNumber + 1 && Buffer.compare(header.previousHash, last.hash) === 0;
+    if (!follows) {
+      const missing = missingBetween(last?.header, header);
       holes.push({
         segment,
         firstBlock: block,
         lastBlock: Math.max(block, header.block - 1),
-        firstCommit: last === undefined ? header.commitNumber - 1 : last.commitNumber + 1,
+        firstCommit: last === undefined ? header.commitNumber - 1 : last.header.commitNumber + 1,
         lastCommit: header.commitNumber - 1,
+        ...(missing && { missing }),
       });
+    }
     const hash = commitHash(commitBytes);
     commits.push({ header, body, hash });
-    last = { commitNumber: header.commitNumber, hash };
+    last = { header, hash };
     block = header.block + header.blocks;
   }
   const spoiltBlocks = touchedFrom(bytes, block, generation, generation === 1);
   return { commits, nextBlock: block + spoiltBlocks, spoiltBlocks, holes };
+}
+
+function missingBetween(before: CommitHeader | undefined, after: CommitHeader): Hole["missing"] {
+  if (before === undefined) return undefined;
+  const { epoch } = after;
+  const first = before.epoch === epoch ? before.firstSequence + before.records : 1;
+  const last = after.firstSequence - 1;
+  return first <= last ? { epoch, first, last } : undefined;
 }
 
 /** The first whole commit of this generation at or behind a block. */

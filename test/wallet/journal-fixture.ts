@@ -23,8 +23,9 @@ export const stopped: RecordEvent = [eventCodes.stopped];
 
 export class JournalFixture {
   readonly folder: string;
-  readonly key: DeviceKey = deviceKeyOf(new Uint8Array(32).fill(7));
+  key: DeviceKey = deviceKeyOf(new Uint8Array(32).fill(7));
   journal: Journal;
+  timeS = startS;
   /** Digest by epoch and sequence of all that was ever appended and acknowledged. */
   readonly acknowledged = new Map<string, string>();
   #open = true;
@@ -52,7 +53,7 @@ export class JournalFixture {
         previous: digest.every((byte) => byte === 0) ? noPrevious : digest.slice(0, previousBytes),
         generation: journal.generation,
         clockState: 0,
-        timeS: startS,
+        timeS: this.timeS,
         events,
       },
       key.sign,
