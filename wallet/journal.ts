@@ -50,10 +50,7 @@ export class Journal {
   /** Makes a journal, see journal-creation.ts. */
   static readonly create = createJournal;
 
-  /**
-   * Opens a journal and recovers what its tail says; with access "read" also beside a wallet that runs. Throws
-   * {@link JournalError}.
-   */
+  /** Opens a journal and recovers what its tail says; for "read" also beside a wallet that runs. Throws {@link JournalError}. */
   constructor(folder: string, access: "write" | "read" = "write") {
     this.#ring = JournalRing.open(folder, access);
     this.#segments = new JournalSegments(this.#ring, (epoch, sequence) => this.#epochs.ordinalOf(epoch, sequence));

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { type CborValue, encodeCbor } from "../../protocol/deterministic-cbor.ts";
+import { type CborValue, decodeCbor, encodeCbor } from "../../protocol/deterministic-cbor.ts";
 import {
   decodeWalletRequest,
   helloFields,
@@ -22,7 +22,8 @@ import {
   fillerBlock,
   firstCommitBlocksMax,
 } from "../../wallet/journal-block.ts";
-import { commitRecordsMax, decodeBody, plansMax } from "../../wallet/journal-body.ts";
+import { commitRecordsMax, decodeBody, encodeBody, type JournalState, plansMax } from "../../wallet/journal-body.ts";
+import { epochsMax } from "../../wallet/journal-epochs.ts";
 import { segmentBlocksDefault, segmentsMax, segmentsMin } from "../../wallet/journal-ring.ts";
 import { pinnedNodesMax } from "../../wallet/policy.ts";
 import { walletConnectionsMax } from "../../wallet/server.ts";
@@ -123,6 +124,32 @@ test("a commit has its fields where the table says", () => {
   const filler = fillerBlock(3, 9);
   assert.equal(filler.readUInt16BE(offsetOf("part")[0]), 0xffff);
   assert.equal(filler.readUInt32BE(offsetOf("generation")[0]), 0);
+});
+
+test("the state has the keys that the text names", () => {
+  const state: JournalState = {
+    ...{
+      epochs: [{ epoch: 1, base: 0 }],
+      nextSequence: 1,
+      lastDigest: new Uint8Array(32),
+      generation: 0,
+      lastRows: [],
+    },
+    ...{ oldestPendingCommit: 0, installations: new Map([[0, 1]]), counter: 1, dropped: { epoch: 1, sequence: 1 } },
+    relative: { generation: 1, bootId: new Uint8Array(16) },
+    lastStarted: { softwareId: "x", policyDigest: new Uint8Array(32) },
+  };
+  const body = decodeCbor(encodeBody({ records: [], pendingRows: [], state, dropping: { epoch: 1, sequence: 1 } }));
+  assert.ok(body instanceof Map);
+  assert.deepEqual([...body.keys()], [4, 5]);
+  const keys = [...(body.get(4) as Map<number, CborValue>).keys()];
+  const named = flat.slice(flat.indexOf("State: 1 ")).split("Keys 7 to 11")[0] as string;
+  assert.deepEqual(
+    [...named.matchAll(/(?:State:|·) (\d+) /g)].map(([, key]) => Number(key)),
+    keys,
+  );
+  assert.ok(flat.includes(`oldest first, at most ${epochsMax} · 7`));
+  assert.ok(flat.includes(`records of at most ${epochsMax} epochs`));
 });
 
 test("an unknown key in a commit's body is left aside", () => {
