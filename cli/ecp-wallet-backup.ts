@@ -33,6 +33,7 @@ import {
 import { segmentsOf } from "./ecp-wallet-init.ts";
 import { consentOf, keyOptions, openKey } from "./ecp-wallet-key.ts";
 import { type PassphraseSource, readNewPassphrase, readPassphrase, sourceOf } from "./ecp-wallet-passphrase.ts";
+import { originOf, tpmOptions } from "./ecp-wallet-tpm.ts";
 
 const backupOptions = {
   ...keyOptions,
@@ -82,6 +83,7 @@ function historyOf(journal: Journal): KeyHistory {
 export const restore: WalletCommand = async (args) => {
   const values = parseOptions("restore", args, {
     ...backupOptions,
+    ...tpmOptions,
     from: { type: "string" },
     segments: { type: "string" },
   });
@@ -105,7 +107,7 @@ export const restore: WalletCommand = async (args) => {
       ? lockSeed(seed, passphrase, calibrateCost(), { lineage: file })
       : plainSeed(seed, { lineage: file });
     passphrase?.fill(0);
-    const epoch = makeRestored(data, key, seed, file.history, segments);
+    const epoch = makeRestored(data, { key, seed, segments }, file.history, await originOf(values));
     process.stdout.write(`${didKeyOf(file.nameKey)}
   restored in ${data}, from ${from}
   epoch    ${epoch}: full nodes store it and book nothing of it until their operator agrees:
@@ -158,10 +160,9 @@ async function openBackup(bytes: Uint8Array, file: KeyFile, path: string, source
 /** Everything is made beside the folder and comes into its place whole. Gives the epoch. */
 function makeRestored(
   data: string,
-  key: Uint8Array,
-  seed: Uint8Array,
+  { key, seed, segments }: { readonly key: Uint8Array; readonly seed: Uint8Array; readonly segments: number },
   history: KeyHistory | undefined,
-  segments: number,
+  origin: { readonly counter?: number },
 ): number {
   const parent = dirname(data);
   try {
@@ -178,7 +179,7 @@ function makeRestored(
     // A copy of device.key tells of no history: then the epoch before is not known.
     const { epoch: before = 0, lastSequence = 0, lastDigest = new Uint8Array(32), generation = 0 } = history ?? {};
     const epoch = newEpoch([before]);
-    Journal.create(files.journal, epoch, segments, undefined, { generation, lastDigest });
+    Journal.create(files.journal, epoch, segments, undefined, { generation, lastDigest, ...origin });
     const journal = new Journal(files.journal);
     const now = { clock: systemClock, clockState: new ClockState({ clock: systemClock }).state() };
     const record = nextEventRecord(journal, deviceKeyOf(seed), now, () => [

@@ -16,6 +16,7 @@ import { PassphraseTries } from "../wallet/passphrase-tries.ts";
 import { decodePolicy } from "../wallet/policy.ts";
 import { Sealer } from "../wallet/sealing.ts";
 import { lockFolder } from "../wallet/server.ts";
+import { TpmCounter } from "../wallet/tpm-counter.ts";
 import {
   CommandError,
   exitCodes,
@@ -28,6 +29,7 @@ import {
   walletFiles,
 } from "./ecp-wallet-command.ts";
 import { type KeyConsent, type OpenKey, openKey } from "./ecp-wallet-key.ts";
+import { startCounter, type TpmPlace } from "./ecp-wallet-tpm.ts";
 
 export function openJournal(files: WalletFiles): Journal {
   return understood(files.journal, journalTodo, () => new Journal(files.journal));
@@ -110,7 +112,7 @@ export interface OpenChain extends OpenKey {
  * Takes the folder's lock, finishes what a rotation left, opens the key and seals what recovery asks for, so that the next
  * record is the last that this key needs to sign.
  */
-export async function openChain(data: string, consent: KeyConsent): Promise<OpenChain> {
+export async function openChain(data: string, consent: KeyConsent, tpm?: TpmPlace): Promise<OpenChain> {
   const files = walletFiles(data);
   readNeeded(files.key);
   process.chdir(data);
@@ -125,6 +127,8 @@ export async function openChain(data: string, consent: KeyConsent): Promise<Open
       throw new CommandError(exitCodes.usage, `the key in ${files.key} is retired: it signs nothing any more`);
     const opened = await openKey(files.key, files.tries, consent);
     const key = deviceKeyOf(opened.seed);
+    const { refused } = await startCounter(journal, tpm && new TpmCounter(tpm.path, tpm.index));
+    if (refused !== undefined) throw new CommandError(exitCodes.data, refused);
     if (chosen.rotated) journal.beginEpoch(chosen.rotated.nextEpoch);
     const policy = understood(files.policy, policyTodo, () => decodePolicy(readFileSync(files.policy)));
     const kid = kidOf(key.publicKey, sha256);

@@ -6,6 +6,7 @@ import { Refusal } from "../protocol/refusal.ts";
 import { JournalError, JournalWriteError } from "../wallet/journal-ring.ts";
 import { WrongPassphrase } from "../wallet/keystore.ts";
 import { SocketError } from "../wallet/server.ts";
+import { TpmError } from "../wallet/tpm-counter.ts";
 import { PassphraseError, PassphrasesDiffer } from "./ecp-wallet-passphrase.ts";
 
 export const exitCodes = {
@@ -117,6 +118,7 @@ export function exitCodeOf(error: unknown): number {
   if (error instanceof CommandError) return error.exitCode;
   if (error instanceof PassphraseError || error instanceof WrongPassphrase) return exitCodes.permission;
   if (error instanceof PassphrasesDiffer) return exitCodes.usage;
+  if (error instanceof TpmError) return exitCodes.unavailable;
   if (error instanceof SocketError) return exitCodes.unavailable;
   if (error instanceof JournalWriteError) return exitCodes.io;
   if (error instanceof JournalError || error instanceof DamagedFile) return exitCodes.data;

@@ -1,5 +1,4 @@
 /** ecp-wallet init: a new wallet's folder. */
-import { randomInt } from "node:crypto";
 import { chmodSync, existsSync } from "node:fs";
 import { makeFolders, writeFileDurably } from "../platform/durable-file.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
@@ -8,21 +7,24 @@ import { segmentsDefault, segmentsMax, segmentsMin } from "../wallet/journal-rin
 import { calibrateCost, lockSeed, newSeed, plainSeed, readKeyFile } from "../wallet/keystore.ts";
 import { PassphraseTries } from "../wallet/passphrase-tries.ts";
 import { emptyPolicy, encodePolicy } from "../wallet/policy.ts";
+import { newEpoch } from "./ecp-wallet-chain.ts";
 import { CommandError, exitCodes, parseOptions, type WalletCommand, walletFiles } from "./ecp-wallet-command.ts";
 import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
 import { readNewPassphrase } from "./ecp-wallet-passphrase.ts";
+import { originOf, tpmOptions } from "./ecp-wallet-tpm.ts";
 
 export const init: WalletCommand = async (args) => {
-  const values = parseOptions("init", args, { ...keyOptions, segments: { type: "string" } });
+  const values = parseOptions("init", args, { ...keyOptions, ...tpmOptions, segments: { type: "string" } });
   const { data } = values;
   const files = walletFiles(data);
   const segments = segmentsOf(values.segments);
   const { source, insecure } = consentOf(values);
   if (existsSync(files.key))
     throw new CommandError(exitCodes.exists, `${files.key} is there already; a device key is never overwritten`);
+  const origin = await originOf(values);
   makeWalletFolder(data);
   const passphrase = insecure ? undefined : await readNewPassphrase(source, "New passphrase for the device key: ");
-  if (!existsSync(files.journal)) Journal.create(files.journal, randomInt(1, 0xffff_ffff), segments);
+  if (!existsSync(files.journal)) Journal.create(files.journal, newEpoch([]), segments, undefined, origin);
   const seed = newSeed();
   const key = passphrase ? lockSeed(seed, passphrase, calibrateCost()) : plainSeed(seed);
   passphrase?.fill(0);

@@ -8,10 +8,11 @@ import { retiredKey } from "../wallet/keystore.ts";
 import { openChain, writeOwned } from "./ecp-wallet-chain.ts";
 import { CommandError, exitCodes, parseOptions, type WalletCommand } from "./ecp-wallet-command.ts";
 import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
+import { tpmOf, tpmOptions } from "./ecp-wallet-tpm.ts";
 
 export const retire: WalletCommand = async (args) => {
-  const values = parseOptions("retire", args, { ...keyOptions, yes: { type: "boolean" } });
-  const chain = await openChain(values.data, consentOf(values));
+  const values = parseOptions("retire", args, { ...keyOptions, ...tpmOptions, yes: { type: "boolean" } });
+  const chain = await openChain(values.data, consentOf(values), tpmOf(values));
   try {
     const { file, files } = chain;
     const name = didKeyOf(file.nameKey);

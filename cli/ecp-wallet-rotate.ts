@@ -9,17 +9,19 @@ import { newEpoch, type OpenChain, openChain, writeOwned } from "./ecp-wallet-ch
 import { CommandError, exitCodes, parseOptions, type WalletCommand } from "./ecp-wallet-command.ts";
 import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
 import { type PassphraseSource, readNewPassphrase, sourceOf } from "./ecp-wallet-passphrase.ts";
+import { tpmOf, tpmOptions } from "./ecp-wallet-tpm.ts";
 
 export const rotate: WalletCommand = async (args) => {
   const values = parseOptions("rotate", args, {
     ...keyOptions,
+    ...tpmOptions,
     "new-passphrase": { type: "boolean" },
     "new-passphrase-file": { type: "string" },
     "new-passphrase-fd": { type: "string" },
   });
   const source = sourceOf(values["new-passphrase-file"], values["new-passphrase-fd"]);
   const asks = values["new-passphrase"] === true || (source.file ?? source.descriptor) !== undefined;
-  const chain = await openChain(values.data, consentOf(values));
+  const chain = await openChain(values.data, consentOf(values), tpmOf(values));
   try {
     await rotateKey(chain, asks ? source : undefined);
   } finally {

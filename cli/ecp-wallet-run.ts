@@ -15,15 +15,18 @@ import {
 import { consentOf, keyOptions } from "./ecp-wallet-key.ts";
 import { descriptorOf, PassphraseError } from "./ecp-wallet-passphrase.ts";
 import { serve } from "./ecp-wallet-serve.ts";
+import { tpmOf, tpmOptions } from "./ecp-wallet-tpm.ts";
 
 const bootIdPath = "/proc/sys/kernel/random/boot_id";
 
 const runOptions = {
   ...keyOptions,
+  ...tpmOptions,
   socket: { type: "string" },
   "socket-mode": { type: "string" },
   "socket-fd": { type: "string" },
   "exit-with-parent": { type: "boolean" },
+  "accept-older-card": { type: "boolean" },
   "time-marks": { type: "string" },
   "boot-id": { type: "string" },
 } as const;
@@ -44,13 +47,16 @@ export function walletNodeFlags(paths: {
   data: string;
   /** Where it listens; none where the socket is handed over. */
   socket: readonly string[];
+  /** The TPM, where it counts with one. */
+  device?: string;
   readable: readonly string[];
 }): string[] {
-  const readable = [paths.program, paths.data, ...paths.socket, ...paths.readable];
+  const writable = [paths.data, ...paths.socket, ...(paths.device === undefined ? [] : [paths.device])];
+  const readable = [paths.program, ...writable, ...paths.readable];
   return [
     "--permission",
     ...readable.map((path) => `--allow-fs-read=${path}`),
-    ...[paths.data, ...paths.socket].map((path) => `--allow-fs-write=${path}`),
+    ...writable.map((path) => `--allow-fs-write=${path}`),
     "--jitless",
     "--disable-sigusr1",
     "--frozen-intrinsics",
@@ -81,13 +87,16 @@ export const run: WalletCommand = async (args) => {
   const socket = "path" in listenAt ? [listenAt.path] : [];
   const file = values["passphrase-file"] && resolve(values["passphrase-file"]);
   const marks = timeMarkPaths(values["time-marks"] && resolve(values["time-marks"]));
-  const flags = walletNodeFlags({ program, data, socket, readable: file === undefined ? marks : [...marks, file] });
+  const readable = file === undefined ? marks : [...marks, file];
+  const device = tpmOf(values)?.path;
+  const flags = walletNodeFlags({ program, data, socket, readable, ...(device !== undefined && { device }) });
+  const serving = serveArguments(values, file);
   // Here, since under the permission model a folder is lost by a readable sibling whose name it begins (Node 24.21:
   // wallet/ beside wallet.passphrase); what lies inside it is not.
   process.chdir(data);
   process.execve?.(
     process.execPath,
-    [process.execPath, ...flags, program, "serve", ...serveArguments(values, file)],
+    [process.execPath, ...flags, program, "serve", ...serving],
     minimalEnvironment(process.env),
   );
   throw new CommandError(exitCodes.unavailable, "this system cannot replace a process (execve); run under Linux");
@@ -113,7 +122,10 @@ function serveArguments(values: RunValues, passphraseFile: string | undefined): 
     const value = values[name];
     if (value !== undefined) list.push(`--${name}`, value);
   }
-  for (const name of ["exit-with-parent", "insecure"] as const) if (values[name]) list.push(`--${name}`);
+  for (const name of ["exit-with-parent", "insecure", "accept-older-card"] as const)
+    if (values[name]) list.push(`--${name}`);
+  const tpm = tpmOf(values);
+  if (tpm) list.push("--tpm", tpm.path, "--tpm-index", `${tpm.index}`);
   const descriptor = values["passphrase-fd"];
   if (passphraseFile !== undefined) list.push("--passphrase-file", passphraseFile);
   else if (descriptor !== undefined) list.push("--passphrase-fd", passOn(descriptor, values));
@@ -148,6 +160,8 @@ export const serveHere: WalletCommand = async (args) => {
     consent: consentOf(values),
     listenAt: listenAtOf(values),
     exitWithParent: values["exit-with-parent"] === true,
+    tpm: tpmOf(values),
+    acceptOlderCard: values["accept-older-card"] === true,
     ...(values["boot-id"] !== undefined && { bootId: bootIdOf(values["boot-id"]) }),
     ...(values["time-marks"] !== undefined && { timeMarks: values["time-marks"] }),
   });

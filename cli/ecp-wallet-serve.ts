@@ -6,19 +6,35 @@ import { replaceFileSynced } from "../platform/durable-file.ts";
 import { createLog } from "../platform/log.ts";
 import { version } from "../platform/version.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
+import { epochReasons, eventCodes, type RecordEvent } from "../protocol/record.ts";
+import { ClockState } from "../wallet/clock-state.ts";
+import type { Journal } from "../wallet/journal.ts";
+import { nextEventRecord } from "../wallet/key-succession.ts";
 import { type DeviceKey, deviceKeyOf, retiredDeviceKey, retiredKey } from "../wallet/keystore.ts";
 import { decodePolicy } from "../wallet/policy.ts";
 import { type ListenAt, lockFolder, serveWallet } from "../wallet/server.ts";
+import { TpmCounter, TpmError } from "../wallet/tpm-counter.ts";
 import { Wallet } from "../wallet/wallet.ts";
-import { type ChosenKey, chooseKey, openJournal, settleKey } from "./ecp-wallet-chain.ts";
-import { exitCodes, policyTodo, understood, type WalletFiles, walletFiles } from "./ecp-wallet-command.ts";
+import { type ChosenKey, chooseKey, newEpoch, openJournal, settleKey } from "./ecp-wallet-chain.ts";
+import {
+  CommandError,
+  exitCodes,
+  policyTodo,
+  understood,
+  type WalletFiles,
+  walletFiles,
+} from "./ecp-wallet-command.ts";
 import { type KeyConsent, openKey } from "./ecp-wallet-key.ts";
+import { raiseCounter, startCounter, type TpmPlace } from "./ecp-wallet-tpm.ts";
 
 export interface ServeOptions {
   readonly data: string;
   readonly consent: KeyConsent;
   readonly listenAt: ListenAt;
   readonly exitWithParent: boolean;
+  readonly tpm: TpmPlace | undefined;
+  /** Go on in a new epoch where the journal is older than the TPM has seen. */
+  readonly acceptOlderCard: boolean;
   /** Names this boot of the machine, 16 bytes. */
   readonly bootId?: Uint8Array;
   /** Folder that the time daemons' marks lie under instead of "/". */
@@ -29,6 +45,9 @@ export interface ServeOptions {
 const checkEveryMs = 100;
 /** Between two looks at the clock where nobody asks for anything. */
 const tickEveryMs = 5_000;
+
+/** Between two raises of the TPM's counter: so much of a card's newest records an image of it may lack unseen. */
+const raiseEveryMs = 3_600_000;
 
 export async function serve(options: ServeOptions): Promise<void> {
   const log = createLog("wallet");
@@ -62,7 +81,15 @@ export async function serve(options: ServeOptions): Promise<void> {
   const { file } = chosen;
   const { key } = opened;
   endings.push(opened.wipe);
+  const tpm = options.tpm && !retired ? new TpmCounter(options.tpm.path, options.tpm.index) : undefined;
+  const counter = retired ? {} : await startCounter(journal, tpm);
+  if (counter.refused !== undefined && !options.acceptOlderCard)
+    throw new CommandError(exitCodes.data, counter.refused);
   if (chosen.rotated) journal.beginEpoch(chosen.rotated.nextEpoch);
+  if (counter.refused !== undefined) {
+    log.warn("going on in a new epoch, which full nodes hold until their operator agrees", { reason: counter.refused });
+    beginAfterOlderCard(journal, key, counter.next === undefined);
+  }
   const program = readFileSync(process.argv[1] as string);
   const softwareId = `ecp-wallet/${version}+${createHash("sha256").update(program).digest("hex").slice(0, 8)}`;
   const wallet = new Wallet({
@@ -74,6 +101,7 @@ export async function serve(options: ServeOptions): Promise<void> {
     keyProtection: file.protection === "none" ? "none" : "passphrase",
     clock: systemClock,
     softwareId,
+    ...(counter.next !== undefined && { counter: counter.next }),
     ...(options.bootId && { bootId: options.bootId }),
     ...(options.timeMarks !== undefined && { timeMarks: options.timeMarks }),
     isolation: {
@@ -90,6 +118,20 @@ export async function serve(options: ServeOptions): Promise<void> {
     }
   };
   endings.push(unlessFailing(() => wallet.stop()));
+  if (tpm) {
+    // What the start has sealed, if the ring had room for it.
+    if (journal.counter === counter.next) await tpm.increment();
+    const raise = (): Promise<void> =>
+      raiseCounter(journal, tpm, (value) => wallet.sealCounter(value)).catch((error: unknown) => {
+        if (!(error instanceof TpmError)) fail(error);
+        log.error("the TPM does not count; a card that is put back from an image may not show", {
+          reason: (error as Error).message,
+        });
+      });
+    // An image that was taken while the wallet ran is older than this, too.
+    endings.push(raise);
+    setInterval(raise, raiseEveryMs).unref();
+  }
   const server = await serveWallet(options.listenAt, (message) => wallet.answer(message), log, fail);
   endings.push(() => server.close());
   const { nameKey, epoch, nextSequence, through } = wallet.hello();
@@ -108,6 +150,20 @@ export async function serve(options: ServeOptions): Promise<void> {
     unlessFailing(() => wallet.tick()),
     tickEveryMs,
   ).unref();
+}
+
+/** Nothing is sealed in the epoch of an older card: its sequences were used by the newer one. */
+function beginAfterOlderCard(journal: Journal, key: DeviceKey, withoutTpm: boolean): void {
+  const { epoch: before, nextSequence, lastDigest } = journal;
+  const last = nextSequence - 1;
+  journal.beginEpoch(newEpoch(journal.epochs.map(({ epoch }) => epoch)));
+  const { lost } = journal;
+  if (lost) journal.skipTo(lost.last + 1);
+  const now = { clock: systemClock, clockState: new ClockState({ clock: systemClock }).state() };
+  const events: RecordEvent[] = [[eventCodes.epochBegun, epochReasons.olderCard, before, last, lastDigest]];
+  if (lost) events.push([eventCodes.void, lost.first, lost.last]);
+  if (withoutTpm) events.push([eventCodes.counterRaised, 0]);
+  journal.append([nextEventRecord(journal, key, now, () => events)]); // point of no return
 }
 
 interface ServingKey {

@@ -79,6 +79,8 @@ export const eventCodes = {
   dropped: 14,
   /** []: the last record of its key */
   keyRetired: 15,
+  /** [value]: what the TPM's counter is raised to next; 0: it does not count any more */
+  counterRaised: 16,
 } as const;
 
 /** Why an epoch began that no rotation announced. */

@@ -39,6 +39,7 @@ export class JournalHistory {
       this.#state = { ...state, relative: { generation: second, bootId: fourth } };
     else if (code === eventCodes.meterReplaced && isCount(first) && first < metersMax && isCount(third))
       this.#state = { ...state, installations: new Map([...state.installations, [first, third]]) };
+    else if (code === eventCodes.counterRaised && isCount(first)) this.#state = { ...state, counter: first };
     else if (code === eventCodes.dropped && isCount(first) && isCount(third))
       this.#state = { ...state, dropped: { epoch: first, sequence: third } };
   }

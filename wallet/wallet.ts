@@ -31,6 +31,7 @@ import type { DeviceKey } from "./keystore.ts";
 import { encodePolicy, type WalletPolicy } from "./policy.ts";
 import { type Contradiction, Releases } from "./release.ts";
 import { Sealer } from "./sealing.ts";
+import { unlessFull } from "./sealing-chain.ts";
 import { statedPeriod } from "./sealing-statement.ts";
 
 export interface Isolation {
@@ -114,6 +115,11 @@ export class Wallet {
   /** To be called every few seconds. Writes nothing where there is nothing to seal. */
   tick(): void {
     if (!this.#options.retired && !this.#ended) this.#sealer.tick();
+  }
+
+  /** Seals what the TPM's counter is raised to next; false where the ring is full. */
+  sealCounter(value: number): boolean {
+    return !this.#ended && unlessFull(() => this.#sealer.sealEvent([eventCodes.counterRaised, value]));
   }
 
   /** Seals that the wallet was told to stop; nothing is answered after that. */
