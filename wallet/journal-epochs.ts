@@ -111,9 +111,9 @@ export class JournalEpochs {
     return known && { first: known.base + 1, last: this.#epochs[index + 1]?.base ?? this.#nextOrdinal - 1 };
   }
 
-  /** Forgets epochs whose records are all before this ordinal. */
-  forgetBefore(ordinal: number): void {
-    while (this.#epochs[1] !== undefined && this.#epochs[1].base < ordinal) {
+  /** Forgets epochs whose records are all before this ordinal, up to one that the ring's oldest segment begins in. */
+  forgetBefore(ordinal: number, oldest: number | undefined): void {
+    while (this.#epochs[1] !== undefined && this.#epochs[1].base < ordinal && this.#epochs[0]?.epoch !== oldest) {
       if (this.#isUnwritten && this.#epochs.length === 2) return;
       this.#epochs.shift();
     }

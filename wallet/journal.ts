@@ -81,10 +81,11 @@ export class Journal {
   /** Epochs with records in the ring, oldest first, the running one last. */
   get epochs(): readonly JournalEpoch[] {
     const oldest = this.#oldestOrdinal;
-    return this.#epochs.all.map(({ epoch, base }) => {
+    return this.#epochs.all.flatMap(({ epoch, base }) => {
       const { first, last } = this.#epochs.extentOf(epoch) as SequenceRange;
+      if (last < Math.max(first, oldest) && epoch !== this.epoch) return [];
       const through = Math.min(this.#release.releasedFrom(first), last) - base;
-      return { epoch, first: Math.max(first, oldest) - base, through, last: last - base };
+      return [{ epoch, first: Math.max(first, oldest) - base, through, last: last - base }];
     });
   }
   get nextSequence(): number {
@@ -394,7 +395,7 @@ export class Journal {
   }
 
   #forgetEpochs(): void {
-    this.#epochs.forgetBefore(this.#oldestOrdinal);
+    this.#epochs.forgetBefore(this.#oldestOrdinal, this.#spans[0]?.epoch);
   }
 
   // ── writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
