@@ -62,6 +62,8 @@ export interface AgentStatus {
     readonly index: number;
     readonly line: string;
     readonly lastTimeS: number;
+    /** The clock is not set: that time is seconds since the boot. */
+    readonly lastIsRelative: boolean;
     readonly lastStatus: string;
     readonly unsealedRows: number;
     readonly missedSlots: number;
@@ -318,11 +320,12 @@ export class Agent {
       sealed: this.#forwarders.running.highest,
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
-      meters: this.#meters.map(({ configuration, line, lastS, lastStatus, buffer, missed, lost }) => ({
+      meters: this.#meters.map(({ configuration, line, lastS, isRelative, lastStatus, buffer, missed, lost }) => ({
         name: configuration.name,
         index: configuration.index,
         line: line.description,
         lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
+        lastIsRelative: isRelative,
         lastStatus,
         unsealedRows: buffer.length,
         missedSlots: missed,

@@ -12,6 +12,8 @@ export type AgentEvent =
       readonly meter: number;
       readonly name: string;
       readonly timeS: number;
+      /** The clock is not set: the time is seconds since the boot. */
+      readonly relative?: true;
       /** OCMF letter. */
       readonly status: string;
       readonly values: Readonly<Record<string, number>>;

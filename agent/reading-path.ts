@@ -16,7 +16,7 @@ import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
 import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
 import { openSerialPort } from "../drivers/serial/serial-port.ts";
 import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-settings.ts";
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, isSet } from "../platform/clock.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { hasValues, statuses, statusLetters } from "../protocol/reading-status.ts";
 import { sealRowsMax, WalletRefusal, type WalletRefusalReason } from "../protocol/wallet-message.ts";
@@ -56,6 +56,8 @@ export interface PolledMeter {
   readonly rest: UnitRest;
   /** End of the last slot that is dealt with; slots after it are due. Undefined before the start. */
   lastS: number | undefined;
+  /** The wall clock is not set: slots count by the seconds since the boot. */
+  isRelative: boolean;
   lastReading: MeterReading | undefined;
   /** OCMF letter of the last row; empty before the first. */
   lastStatus: string;
@@ -100,6 +102,7 @@ export function polledMeter(configuration: MeterConfiguration, profile: MeterPro
     sealing: new Rest(),
     rest: new UnitRest(),
     lastS: undefined,
+    isRelative: false,
     lastReading: undefined,
     lastStatus: "",
     missed: 0,
@@ -113,10 +116,11 @@ export function polledMeter(configuration: MeterConfiguration, profile: MeterPro
 export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions, signal: AbortSignal): Promise<void> {
   const { clock, emit } = options;
   const { intervalS } = meter.configuration;
-  meter.lastS ??= slotEndFrom(clock.wallMs(), intervalS) - intervalS;
   while (!signal.aborted) {
-    const due = nextDue(meter.lastS, clock.wallMs(), intervalS);
-    const waitMs = due.timeS * 1_000 - clock.wallMs();
+    const nowMs = timeOf(meter, clock);
+    meter.lastS ??= slotEndFrom(nowMs, intervalS) - intervalS;
+    const due = nextDue(meter.lastS, nowMs, intervalS);
+    const waitMs = due.timeS * 1_000 - nowMs;
     if (waitMs > 0) {
       await pause(Math.min(waitMs, clockCheckMs), signal);
       continue;
@@ -126,10 +130,22 @@ export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions,
     // The line was closed under the reading because the agent ends. The slot is as unread as those that follow.
     if (signal.aborted && reading.status === statuses.disconnected) return;
     meter.lastS = due.timeS;
-    keep(meter, sampleOf(reading, due.timeS), options);
+    keep(meter, { ...sampleOf(reading, due.timeS), ...(meter.isRelative && { relative: true }) }, options);
     emit(readingEvent(meter, reading, due.timeS));
     meter.sealing.wake();
   }
+}
+
+/** Milliseconds of the clock by which a meter is read: since the boot as long as the wall clock is not set. */
+function timeOf(meter: PolledMeter, clock: Clock): number {
+  const wallMs = clock.wallMs();
+  const isRelative = !isSet(wallMs);
+  if (isRelative !== meter.isRelative) {
+    meter.isRelative = isRelative;
+    meter.lastS = undefined; // slots of another time begin; what was read by the one before is due now
+    meter.sealing.wake();
+  }
+  return isRelative ? clock.monotonicMs() : wallMs;
 }
 
 /** Reads the meter; where it rests, it is not asked, and the reading says again what the last one said. */
@@ -157,7 +173,7 @@ function keepGap(meter: PolledMeter, due: Due, options: ReadingPathOptions): voi
   meter.missed += due.missed;
   for (let ago = due.missed; ago > 0; ago--) {
     const timeS = due.timeS - ago * meter.configuration.intervalS;
-    keep(meter, { codes: meter.codes, row: { timeS, status: statuses.notPresent, values: [] } }, options);
+    keep(meter, absent(meter, timeS), options);
   }
 }
 
@@ -167,11 +183,16 @@ function keepGap(meter: PolledMeter, due: Due, options: ReadingPathOptions): voi
  */
 export function keepStartGap(meter: PolledMeter, lastSealedS: number, options: ReadingPathOptions): void {
   const { intervalS } = meter.configuration;
-  if (lastSealedS === 0) return;
+  if (lastSealedS === 0 || !isSet(options.clock.wallMs())) return;
   const beforeS = slotEndFrom(options.clock.wallMs(), intervalS) - intervalS;
   meter.lastS = Math.max(beforeS, lastSealedS);
   if (beforeS <= lastSealedS) return;
-  keep(meter, { codes: meter.codes, row: { timeS: beforeS, status: statuses.notPresent, values: [] } }, options);
+  keep(meter, absent(meter, beforeS), options);
+}
+
+/** A slot that passed unread. */
+function absent({ codes, isRelative }: PolledMeter, timeS: number): Sample {
+  return { codes, row: { timeS, status: statuses.notPresent, values: [] }, ...(isRelative && { relative: true }) };
 }
 
 function keep(meter: PolledMeter, sample: Sample, options: ReadingPathOptions): void {
@@ -203,7 +224,8 @@ function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number):
   ]);
   const values = reading.status === statuses.good ? Object.fromEntries(pairs) : {};
   const detail = reading.detail === undefined ? {} : { detail: reading.detail };
-  return { event: "reading", meter: index, name, timeS, status, values, ...detail };
+  const relative = meter.isRelative ? { relative: true as const } : {};
+  return { event: "reading", meter: index, name, timeS, ...relative, status, values, ...detail };
 }
 
 /** Seals a meter's rows as they fall due, beside the polling: a wallet that is slow or away delays no reading. */
@@ -246,9 +268,10 @@ async function sealInTurn(meter: PolledMeter, options: ReadingPathOptions, alway
 async function seal(meter: PolledMeter, samples: readonly Sample[], options: ReadingPathOptions): Promise<void> {
   const { wallet, emit, onSealed } = options;
   const { index, intervalS } = meter.configuration;
-  const { codes } = samples[0] as Sample;
+  const { codes, relative } = samples[0] as Sample;
   const rows = samples.map((sample) => sample.row);
-  const { sequences, earlier = [] } = await wallet.seal({ meter: index, plan: 0, slotS: intervalS, codes, rows });
+  const request = { meter: index, plan: 0, slotS: intervalS, codes, rows, ...(relative && { relative }) };
+  const { sequences, earlier = [] } = await wallet.seal(request);
   // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
   meter.buffer.drop(samples);
   const inEarlierEpoch = new Set(earlier.map(([row]) => row));

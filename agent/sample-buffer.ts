@@ -12,6 +12,8 @@ const unsealedSecondsMax = 60;
 export interface Sample {
   readonly codes: readonly number[];
   readonly row: Row;
+  /** Read before the clock was set: its time is seconds since the boot. */
+  readonly relative?: true;
 }
 
 export class SampleBuffer {
@@ -32,7 +34,7 @@ export class SampleBuffer {
     if (this.#samples.length <= sealRowsMax) return 0;
     const [first, second, ...rest] = this.#samples as [Sample, Sample, ...Sample[]];
     const lost = [first, second].filter(({ row }) => row.status !== statuses.notPresent).length;
-    const marker = { codes: second.codes, row: { timeS: second.row.timeS, status: statuses.notPresent, values: [] } };
+    const marker = { ...second, row: { timeS: second.row.timeS, status: statuses.notPresent, values: [] } };
     this.#samples = [marker, ...rest];
     return lost;
   }
@@ -67,6 +69,7 @@ export class SampleBuffer {
   #joins(first: Sample, sample: Sample, index: number): boolean {
     return (
       sample.row.timeS === first.row.timeS + index * this.#slotS &&
+      sample.relative === first.relative &&
       sample.codes.length === first.codes.length &&
       sample.codes.every((code, k) => code === first.codes[k])
     );

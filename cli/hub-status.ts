@@ -168,6 +168,11 @@ function keyText({ publicKey, nameKey, keyProtection, retired }: WalletHello): s
   return words.join(", ");
 }
 
+function lastTime({ lastTimeS, lastIsRelative }: AgentStatus["meters"][number]): string {
+  if (lastTimeS === 0) return "no reading yet";
+  return lastIsRelative ? `${lastTimeS} s after the boot` : localTime(lastTimeS * 1_000);
+}
+
 function agentText(agent: AgentStatus | undefined, path: string): string {
   if (!agent) return `Agent    does not answer at ${path}; start it: ecp run, or systemctl start ecp-agent\n`;
   const { uplink } = agent;
@@ -177,7 +182,7 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
   const rows = agent.meters.map((meter) => [
     meter.name,
     meter.lastStatus || "–",
-    meter.lastTimeS === 0 ? "no reading yet" : localTime(meter.lastTimeS * 1_000),
+    lastTime(meter),
     `${meter.unsealedRows}`,
     `${meter.missedSlots}`,
     `${meter.lostRows}`,

@@ -14,3 +14,10 @@ export const systemClock: Clock = {
     return seconds * 1_000 + nanoseconds / 1_000_000;
   },
 };
+
+/** 2025-01-01: a wall clock that stands before this was never set. */
+const setFromMs = 1_735_689_600_000;
+
+export function isSet(wallMs: number): boolean {
+  return wallMs >= setFromMs;
+}

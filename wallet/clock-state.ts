@@ -4,7 +4,7 @@
  */
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import type { Clock } from "../platform/clock.ts";
+import { type Clock, isSet } from "../platform/clock.ts";
 import { uint32Max } from "../protocol/field.ts";
 import { clockStates } from "../protocol/reading-status.ts";
 
@@ -25,8 +25,6 @@ const timeMarks: readonly TimeMark[] = [
   { path: "var/lib/chrony/drift", ageMaxS: 7_200, beside: "run/chrony" },
 ];
 
-/** Before this no clock of this software can be right: 2025-01-01. */
-export const plausibleFromS = 1_735_689_600;
 const daySeconds = 86_400;
 /** So much may wall and monotonic clock part between two looks: beyond is a step. NTP's slewing moves both alike. */
 const stepMinMs = 1_000;
@@ -93,7 +91,7 @@ export class ClockState {
   state(): number {
     const wallMs = this.#clock.wallMs();
     const wallS = wallMs / 1_000;
-    if (wallS < plausibleFromS) return clockStates.unknown;
+    if (!isSet(wallMs)) return clockStates.unknown;
     const isMarked = timeMarks.some(({ ageMaxS }, i) => {
       const touchedMs = this.#touchedMs[i];
       if (touchedMs === undefined || touchedMs === this.#staleMs[i]) return false;

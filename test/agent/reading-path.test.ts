@@ -17,7 +17,7 @@ import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
 import type { RegisterRead } from "../../drivers/modbus/register-read.ts";
 import { statuses, statusLetters } from "../../protocol/reading-status.ts";
 import type { Row } from "../../protocol/record.ts";
-import { sealRowsMax, WalletRefusal } from "../../protocol/wallet-message.ts";
+import { type SealRequest, sealRowsMax, WalletRefusal } from "../../protocol/wallet-message.ts";
 
 const startMs = 1_800_000_000_000;
 const answerMs = 20;
@@ -63,10 +63,14 @@ class SimulatedWallet {
   answerLost = false;
   refuse: (row: Row) => WalletRefusal | undefined = () => undefined;
 
-  async seal({ meter, rows }: { meter: number; rows: readonly Row[] }): Promise<{ sequences: number[] }> {
+  /** Times of rows that were sealed as seconds since the boot. */
+  readonly relativeS: number[] = [];
+
+  async seal({ meter, rows, relative }: Omit<SealRequest, "type">): Promise<{ sequences: number[] }> {
     await new Promise((resolve) => setImmediate(resolve));
     if (this.away) throw new WalletUnavailable("away");
     this.requests.push([...rows]);
+    if (relative) this.relativeS.push(...rows.map(({ timeS }) => timeS));
     for (const row of rows) {
       const refusal = this.refuse(row);
       if (refusal) throw refusal;
@@ -98,6 +102,9 @@ interface Scene {
   setClock(byMs: number): void;
 }
 
+/** How long the machine is up when a scene begins. */
+const upMs = 100_000;
+
 function scene(t: TestContext, sealEveryS = 0): Scene {
   t.mock.timers.enable({ apis: ["setTimeout", "Date"], now: startMs });
   const line = new SimulatedLine();
@@ -107,7 +114,7 @@ function scene(t: TestContext, sealEveryS = 0): Scene {
   const options: ReadingPathOptions = {
     wallet: wallet as unknown as WalletClient,
     sealEveryS,
-    clock: { wallMs: () => Date.now() + setMs, monotonicMs: () => Date.now() },
+    clock: { wallMs: () => Date.now() + setMs, monotonicMs: () => Date.now() - startMs + upMs },
     emit: (event) => events.push(event),
     onSealed: () => undefined,
   };
@@ -159,6 +166,27 @@ test("each slot gives one row at its end, sealed at once where each is sealed by
   assert.deepEqual(seconds(wallet.sealed), [0, ...upTo(5)]);
   assert.equal(letters(wallet.sealed), "GGGGGG");
   assert.ok(wallet.requests.every((rows) => rows.length === 1));
+});
+
+test("before the clock is set, slots count by the seconds since the boot; once it is set, by the clock, and nothing is dated anew", async (t) => {
+  const { wallet, events, start, meter, pass, setClock, options } = scene(t, 60);
+  setClock(-startMs); // 1970
+  const polled = meter(1);
+  keepStartGap(polled, startMs / 1_000 - 500, options); // the wallet's last row is of no use to this
+  start(polled);
+  await pass(20_500);
+  assert.deepEqual(wallet.requests.length, 1, "the boot's own minute ended at 120 s");
+  setClock(startMs);
+  await pass(2_000);
+  await pass(60_000);
+  assert.deepEqual(wallet.relativeS, upTo(120, 100));
+  const dated = wallet.sealed.filter(({ timeS }) => timeS > 1_000);
+  assert.ok(dated.length >= 40, `${dated.length} rows by the clock`);
+  assert.ok(dated.every(({ timeS }) => timeS >= startMs / 1_000 + 20));
+  assert.equal(letters(wallet.sealed).replaceAll("G", ""), "");
+  const readings = events.filter((event) => event.event === "reading");
+  assert.equal(readings.filter(({ relative }) => relative).length, 21);
+  assert.equal(lostRows(events), 0);
 });
 
 test("a minute's samples go as one request where a record covers a minute", async (t) => {

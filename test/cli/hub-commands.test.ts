@@ -104,7 +104,14 @@ const agentStatus: AgentStatus = {
   ...{ sealed: 9, acknowledged: 7, waiting: 2 },
   meters: [
     {
-      ...{ name: "house", index: 0, line: "/dev/ttyUSB0 at 9600 8N1", lastTimeS: 1_800_000_000, lastStatus: "G" },
+      ...{
+        name: "house",
+        index: 0,
+        line: "/dev/ttyUSB0 at 9600 8N1",
+        lastTimeS: 1_800_000_000,
+        lastIsRelative: false,
+        lastStatus: "G",
+      },
       ...{ unsealedRows: 3, missedSlots: 4, lostRows: 5 },
     },
   ],
