@@ -9,6 +9,7 @@ const tool = (name: string): string => path.join(root, "node_modules", name);
 const steps: readonly [name: string, args: readonly string[]][] = [
   ["boundaries", ["build/check-boundaries.ts"]],
   ["repository lint", ["build/repository-lint.ts"]],
+  ["exposure of the units", ["build/unit-exposure.ts"]],
   ["format and lint", [tool("@biomejs/biome/bin/biome"), "check", "--error-on-warnings", "."]],
   ["dead code", [tool("knip/bin/knip.js"), "--no-progress"]],
   ["types of protocol/, without Node's", [tool("typescript/bin/tsc"), "-p", "protocol"]],

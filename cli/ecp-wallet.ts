@@ -33,6 +33,8 @@ const help = `ecp-wallet ${version}: holds the device key, seals readings, keeps
   KEY: --passphrase-file FILE (mode 0600), --passphrase-fd N, or typed at the terminal; or --insecure for a key without passphrase.
        After a wrong one the next try waits: 1 s, 2 s, 4 s … 60 s, until one is right.
   BACKUP: --backup-passphrase-file FILE, --backup-passphrase-fd N, or typed at the terminal
+  TPM 2.0 counter (init, restore, run, rotate, retire): --tpm /dev/tpmrm0 [--tpm-index 0x01800ec0]; a card older than the TPM has
+       seen is refused; run --accept-older-card goes on in a new epoch, which full nodes hold until their operator agrees
   --segments N: the journal's size in MiB, ${segmentsMin} to ${segmentsMax}, default ${segmentsDefault}; fixed once made
   --socket PATH: default DIR/wallet.sock; --socket-fd 0: the standard input is the listening socket (StandardInput=socket)
   --exit-with-parent: end when the standard input ends
