@@ -115,21 +115,22 @@ export class SealingChain {
       journal.append(records, pendingRows); // point of no return
       return false;
     } catch (error) {
-      if (!(error instanceof WalletRefusal && this.#dropOldest())) throw error;
+      // A void is valid only in the record right behind what it voids: that is now the one that tells of the drop.
+      if (!(error instanceof WalletRefusal && this.#dropOldest(contents.flatMap(voidsOf)))) throw error;
     }
     const again: NewRecord[] = [];
-    for (const content of contents) again.push(this.#sign(content, again.at(-1)));
-    journal.append(again, pendingRows); // point of no return
+    for (const content of contents.flatMap(withoutVoids)) again.push(this.#sign(content, again.at(-1)));
+    if (again.length > 0 || pendingRows.length > 0) journal.append(again, pendingRows); // point of no return
     return true;
   }
 
-  /** Overwrites the oldest segment by a commit that says which records went with it. */
-  #dropOldest(): boolean {
+  /** Overwrites the oldest segment by a commit that says which records went with it, behind these voids. */
+  #dropOldest(voids: readonly RecordEvent[]): boolean {
     const { journal, dropOldest } = this.#options;
     const dropped = dropOldest ? (journal.dropOldest() ?? []) : [];
     if (dropped.length === 0) return false;
     const events = dropped.map(({ epoch, first, last }): RecordEvent => [eventCodes.dropped, epoch, first, last]);
-    journal.append([this.#sign({ kind: "event", events }, undefined)]); // point of no return
+    journal.append([this.#sign({ kind: "event", events: [...voids, ...events] }, undefined)]); // point of no return
     return true;
   }
 
@@ -160,6 +161,16 @@ export class SealingChain {
           };
     return sealRecord(full, key.sign, kid, sha256);
   }
+}
+
+function voidsOf(content: NewContent): readonly RecordEvent[] {
+  return content.kind === "event" ? content.events.filter(([code]) => code === eventCodes.void) : [];
+}
+
+function withoutVoids(content: NewContent): NewContent[] {
+  if (content.kind !== "event") return [content];
+  const events = content.events.filter(([code]) => code !== eventCodes.void);
+  return events.length > 0 ? [{ ...content, events }] : [];
 }
 
 /** Runs what may find the ring full: then it is tried again later. */

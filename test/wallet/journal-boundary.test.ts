@@ -3,9 +3,10 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { eventCodes, type RecordEvent } from "../../protocol/record.ts";
 import { blockBytes } from "../../wallet/journal-block.ts";
+import { JournalRing } from "../../wallet/journal-ring.ts";
 import { SeededRandom } from "../protocol/seeded-random.ts";
 import { JournalFixture, type RingWrite, stopped, writesOf } from "./journal-fixture.ts";
-import { epoch, refusal } from "./wallet-fixture.ts";
+import { checkChain, epoch, eventsIn, refusal, rowAt, segmentBlocks, startS, WalletFixture } from "./wallet-fixture.ts";
 
 const other = 0x0bad_cafe;
 const models = ["dropped", "torn", "torn the other way", "noise", "zeros", "a byte changed"] as const;
@@ -144,8 +145,9 @@ function appendDropping(fixture: JournalFixture, events: readonly RecordEvent[] 
     refusal("ring-full")(error);
     const ranges = fixture.journal.dropOldest();
     assert.ok(ranges, "something can be dropped");
-    const first = fixture.record(ranges.map((range) => [eventCodes.dropped, range.epoch, range.first, range.last]));
-    fixture.appendAll([first, fixture.record([...voids, ...events], first)]);
+    const dropped = ranges.map((range): RecordEvent => [eventCodes.dropped, range.epoch, range.first, range.last]);
+    const first = fixture.record([...voids, ...dropped]);
+    fixture.appendAll([first, fixture.record(events, first)]);
   }
 }
 
@@ -315,3 +317,56 @@ test("seeded: dropping, releasing and power cuts one after the other: nothing go
   t.diagnostic(`${JSON.stringify(counts)}, seed ${random.seed}`);
   assert.ok(counts.cuts > 50 && counts.dropped > 100);
 });
+
+test("a spoilt tail of a full ring that may drop: the void stands in the first record behind what it voids, whatever is cut", (t) => {
+  const wallet = new WalletFixture(t, { segments: 3, policy: { whenFull: "drop_oldest" } });
+  for (let i = 0; i < 100; i++) wallet.seal([rowAt(startS + i)]);
+  for (let i = 100; wallet.journal.segmentsInUse < 3 || nextBlockOf(wallet) < segmentBlocks - 1; i++)
+    wallet.seal([rowAt(startS + i)]);
+  const image = wallet.image();
+  const newest = image.findIndex((bytes) => bytes.readBigUInt64BE(20) === newestFirstCommit(image));
+  image[newest]?.fill(0xa5, (segmentBlocks - 2) * blockBytes, (segmentBlocks - 1) * blockBytes);
+  wallet.close();
+  wallet.putImage(image);
+  const writes: RingWrite[] = [];
+  const { write } = JournalRing.prototype;
+  JournalRing.prototype.write = function (this: JournalRing, segment: number, block: number, bytes: Buffer): void {
+    writes.push({ before: wallet.image(), segment, block, bytes: Buffer.from(bytes) });
+    write.call(this, segment, block, bytes);
+  };
+  try {
+    wallet.restart();
+  } finally {
+    JournalRing.prototype.write = write;
+  }
+  assert.ok(writes.length >= 2, "the drop and what follows it");
+  const random = new SeededRandom(4);
+  const check = (): void => {
+    const records = wallet.records();
+    assert.equal(checkChain(records, wallet.key.publicKey).length > 0, eventsIn(records, eventCodes.void).length > 0);
+    assert.ok(eventsIn(records, eventCodes.void).length > 0, "the void is sealed");
+    assert.ok(eventsIn(records, eventCodes.dropped).length > 0);
+  };
+  check();
+  for (const cut of writes) {
+    wallet.close();
+    wallet.putImage(cutAt(cut, "noise", random));
+    wallet.restart();
+    check();
+  }
+});
+
+/** Number of the first commit of the segment that is being written. */
+function newestFirstCommit(image: readonly Buffer[]): bigint {
+  return image.map((bytes) => bytes.readBigUInt64BE(20)).reduce((most, number) => (number > most ? number : most));
+}
+
+/** Blocks of the segment that is being written which are commits of its own generation. */
+function nextBlockOf(wallet: WalletFixture): number {
+  const image = wallet.image();
+  const bytes = image.find((content) => content.readBigUInt64BE(20) === newestFirstCommit(image)) as Buffer;
+  const generation = bytes.readUInt32BE(12);
+  let block = 0;
+  while (block < segmentBlocks && bytes.readUInt32BE(block * blockBytes + 12) === generation) block++;
+  return block;
+}
