@@ -26,7 +26,7 @@ export const commitBlocksMax = 8;
 export const firstCommitBlocksMax = 64;
 
 const magic = 0x4543_504a; // "ECPJ"
-const formatVersion = 1;
+export const formatVersion = 1;
 const headerBytes = 32;
 const firstHeaderBytes = 96;
 const crcOffset = 28;
@@ -109,15 +109,19 @@ function writeFirst(block: Buffer, header: Omit<CommitHeader, "blocks">, blocks:
   block.set(header.previousHash, 64);
 }
 
-/** A block's header where the block is whole and of this format, else undefined. */
-export function readBlockHeader(block: Buffer): BlockHeader | undefined {
-  if (block.length !== blockBytes || block.readUInt32BE(0) !== magic || block.readUInt16BE(4) !== formatVersion)
-    return undefined;
+/** Format version of a block that is whole, of whatever version; else undefined. */
+export function formatVersionOf(block: Buffer): number | undefined {
+  if (block.length !== blockBytes || block.readUInt32BE(0) !== magic) return undefined;
   const stored = block.readUInt32BE(crcOffset);
   let crc = crc32(block.subarray(0, crcOffset));
   crc = crc32(Buffer.alloc(4), crc);
   crc = crc32(block.subarray(crcOffset + 4), crc);
-  if (crc !== stored) return undefined;
+  return crc === stored ? block.readUInt16BE(4) : undefined;
+}
+
+/** A block's header where the block is whole and of this format, else undefined. */
+export function readBlockHeader(block: Buffer): BlockHeader | undefined {
+  if (formatVersionOf(block) !== formatVersion) return undefined;
   return {
     part: block.readUInt16BE(6),
     segment: block.readUInt32BE(8),

@@ -3,9 +3,9 @@ import { createHash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { Sha256 } from "../protocol/cose-sign1.ts";
 import { decodeRecord, type RecordContent } from "../protocol/record.ts";
-import { blockBytes, commitBlocksMax, isBlank, readCommit } from "./journal-block.ts";
+import { blockBytes, commitBlocksMax, formatVersion, formatVersionOf, isBlank, readCommit } from "./journal-block.ts";
 import { decodeBody } from "./journal-body.ts";
-import type { JournalRing } from "./journal-ring.ts";
+import { JournalError, type JournalRing } from "./journal-ring.ts";
 import type { KnownRow } from "./journal-rows.ts";
 import { firstCommitBehindDamage, walkSegment } from "./journal-walk.ts";
 
@@ -72,6 +72,11 @@ function firstCommit(ring: JournalRing, segment: number): ReturnType<typeof firs
   const head = ring.read(segment, Math.min(2 * commitBlocksMax, ring.segmentBlocks));
   const first = readCommit(head, 0);
   if (first) return first.header;
+  const version = formatVersionOf(head.subarray(0, blockBytes)) ?? formatVersion;
+  if (version !== formatVersion)
+    throw new JournalError(
+      `segment ${segment} in ${ring.folder} has format version ${version}, this program knows ${formatVersion}: run the version that wrote it`,
+    );
   const blank = Array.from({ length: head.length / blockBytes }, (_, i) =>
     head.subarray(i * blockBytes).subarray(0, blockBytes),
   );

@@ -3,10 +3,10 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
-import { gunzipSync } from "node:zlib";
+import { crc32, gunzipSync } from "node:zlib";
 import { quantities } from "../../protocol/quantity.ts";
 import { eventCodes } from "../../protocol/record.ts";
-import { blocksOf, firstCommitBlocksMax } from "../../wallet/journal-block.ts";
+import { blockBytes, blocksOf, firstCommitBlocksMax } from "../../wallet/journal-block.ts";
 import { decodeBody, encodeBody, type JournalState } from "../../wallet/journal-body.ts";
 import { epochsMax } from "../../wallet/journal-epochs.ts";
 import { JournalError } from "../../wallet/journal-ring.ts";
@@ -318,4 +318,19 @@ test("a journal of before there could be several epochs opens as it was, and tak
     [other],
   );
   checkChain(wallet.records(), wallet.key.publicKey);
+});
+
+test("a journal of a version to come is refused and left as it is, never taken for an unused one", (t) => {
+  const fixture = new JournalFixture(t);
+  for (let i = 0; i < 20; i++) fixture.append();
+  const image = fixture.image();
+  const block = image[1]?.subarray(0, blockBytes) as Buffer;
+  block.writeUInt16BE(2, 4);
+  block.writeUInt32BE(0, 28);
+  block.writeUInt32BE(crc32(block), 28);
+  assert.throws(
+    () => fixture.start(image),
+    (error: Error) => error instanceof JournalError && /segment 1 .* has format version 2/.test(error.message),
+  );
+  assert.deepEqual(fixture.image(), image);
 });
