@@ -11,7 +11,8 @@ import { CommandError, exit } from "./command.ts";
 import type { Hub } from "./hub-configuration.ts";
 import { programCommand } from "./program-path.ts";
 
-const startTimeoutMs = 60_000;
+/** Longer than the longest wait after wrong passphrases. */
+const startTimeoutMs = 120_000;
 
 /** Runs `ecp-wallet` to its end with the terminal; its stdout comes back. Throws {@link CommandError} with its status. */
 export function runWalletCommand(args: readonly string[]): string {
