@@ -16,7 +16,7 @@ import { randomOfRun, type SeededRandom } from "../protocol/seeded-random.ts";
 import { checkChain, meterOf, NodeFixture, rowAt, rowsFrom, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
 
 const meters = [
-  meterOf({ rowsPerMinute: 30 }),
+  meterOf({ rowsPerMinute: 30, powerMaxW: 3_600, resolutionWh: 10 }),
   meterOf({ index: 3, slotS: 60, rowsPerMinute: 30 }),
   meterOf({ index: 7, slotS: 0 }),
 ];
@@ -93,6 +93,7 @@ function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
     [3, slotS],
     [4, codes],
     [5, rows],
+    ...(random.chance(5) ? ([[6, random.chance(90) ? true : anyValue(random)]] as const) : []),
   ]);
   const node = random.chance(50) ? wallet.node : new NodeFixture("forger");
   const receipt = node.receipt({
@@ -111,6 +112,14 @@ function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
       ]),
     ],
     [5, new Map([[1, receipt]])],
+    [
+      6,
+      new Map([
+        [1, random.pick([0, 3, 9])],
+        [2, random.chance(80) ? timeS : random.pick(edges)],
+        [3, random.chance(80) ? timeS + 60 * random.integer(0, 20) : random.pick(edges)],
+      ]),
+    ],
   ];
   const [type, content] = random.chance(75) ? ([3, fields] as const) : random.pick(others);
   if (random.chance(10)) content.set(random.integer(-1, 8), anyValue(random));
@@ -131,6 +140,7 @@ function mutated(bytes: Uint8Array, random: SeededRandom): Uint8Array {
 function checkPolicy(wallet: WalletFixture): number {
   let rows = 0;
   const slots = new Set<string>();
+  const stands = new Map<string, number>();
   for (const bytes of wallet.journal.epochs.flatMap(({ epoch }) => [...wallet.records(epoch).values()])) {
     const { content } = decodeRecord(bytes, sha256);
     if (content.kind !== "reading") continue;
@@ -138,7 +148,13 @@ function checkPolicy(wallet: WalletFixture): number {
     assert.equal(meter?.slotS, content.slotS);
     assert.ok(content.plan < 4);
     rows += content.rows.length;
-    for (const { timeS } of content.rows) {
+    for (const { timeS, status, values } of content.rows) {
+      for (const [i, value] of values.entries()) {
+        const register = `${content.meter}/${content.plan}/${content.codes[i]}`;
+        if (status !== 0 || content.clockState === 3 || ![2, 4].includes(content.codes[i] as number)) continue;
+        assert.ok(value >= (stands.get(register) ?? Number.NEGATIVE_INFINITY), `${register} falls to ${value}`);
+        stands.set(register, value);
+      }
       const slot = `${content.meter}/${content.plan}/${content.generation}/${timeS}`;
       assert.ok(!slots.has(slot), `${slot} twice`);
       slots.add(slot);
