@@ -18,7 +18,7 @@ const cheap = { memoryKiB: 8, passes: 1, parallelism: 1 };
 const seed = new Uint8Array(createHash("sha256").update("wallet bench").digest());
 const pkcs8Ed25519 = Buffer.from("302e020100300506032b657004220420", "hex"); // RFC 8410 §7
 
-export const benchMeters: readonly PolicyMeter[] = Array.from({ length: 64 }, (_, index) => ({
+export const benchMeters: readonly PolicyMeter[] = Array.from({ length: 24 }, (_, index) => ({
   ...{ index, name: `meter ${index}`, profile: "bench", slotS: 1, powerMaxW: 0, rowsPerMinute: 6_000 },
   ...{ resolutionWh: 1_000, installation: 0, installationReason: "" },
 }));

@@ -78,9 +78,12 @@ function serveConnection(
       if (message === undefined) break;
       waiting = waiting.slice(1);
       // Who does not read the answers gets no more of them: the wallet's memory is small.
-      if (!socket.write(frameOf(answer(message)))) return;
+      if (!socket.write(frameOf(answer(message)))) {
+        socket.pause();
+        return;
+      }
     }
-    socket.resume();
+    if (socket.isPaused()) socket.resume();
   };
   const tryAnswering = (): void => {
     try {
@@ -100,8 +103,7 @@ function serveConnection(
       socket.destroy();
       return;
     }
-    socket.pause();
-    tryAnswering();
+    if (!socket.isPaused()) tryAnswering();
   });
 }
 
