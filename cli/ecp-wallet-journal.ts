@@ -43,6 +43,10 @@ export const journal: WalletCommand = async ([name, ...args]) => {
       exitCodes.usage,
       `journal needs one of check, list, stats, export${name === undefined ? "" : `; '${name}' is none`}; see: ecp-wallet --help`,
     );
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(0); // whoever reads has seen enough, as `head` does
+    throw error;
+  });
   await command(args);
 };
 

@@ -101,6 +101,17 @@ test("list names each record, in lines and as JSON, of all epochs or one", (t) =
   assert.deepEqual([wrong.code, wrong.stderr], [64, "ecp-wallet: --from x: a whole number was expected\n"]);
 });
 
+test("a reader that has seen enough ends the list without an error", async (t) => {
+  const fixture = new JournalFixture(t, 3, 128);
+  const most = Array.from({ length: 16 }, () => stopped);
+  for (let i = 0; i < 250; i++) fixture.append(most);
+  take(fixture); // some 70 KB of lines, more than a pipe holds
+  const child = spawn(folder.program, ["journal", "list", "--data", folder.data, "--json"]);
+  const listing = folder.started(child);
+  child.stdout.once("data", () => child.stdout.destroy());
+  assert.deepEqual([(await listing.ended).code, (await listing.ended).stderr], [0, ""]);
+});
+
 test("export writes what waits, or everything, as a hand-over file that proves itself", (t) => {
   const fixture = withRecords(t);
   rmSync(output, { force: true });
