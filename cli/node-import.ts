@@ -1,7 +1,8 @@
 /** ecp-node import: records that were carried here as a file take the same path as those that come over MQTT. */
 import { createReadStream } from "node:fs";
 import { withRecordPath } from "../fullnode/offline-path.ts";
-import { batchRecordsMax, type OutgoingReceipt, type RecordPath } from "../fullnode/record-path.ts";
+import type { OutgoingReceipt } from "../fullnode/record-event.ts";
+import { batchRecordsMax, type RecordPath } from "../fullnode/record-path.ts";
 import { type VerdictReason, verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
 import { contentTypes, decodeCose } from "../protocol/cose-sign1.ts";

@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
 import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
-import type { RefusedEvent, StoredEvent } from "../fullnode/record-path.ts";
+import type { RefusedEvent, StoredEvent } from "../fullnode/record-event.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";

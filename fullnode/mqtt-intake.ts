@@ -10,7 +10,7 @@ import { BackOff } from "../platform/back-off.ts";
 import type { Log } from "../platform/log.ts";
 import { guardMqttStream } from "../platform/mqtt-packet-guard.ts";
 import { topicFilter, topicOf } from "../protocol/mqtt-topic.ts";
-import type { OutgoingReceipt } from "./record-path.ts";
+import type { OutgoingReceipt } from "./record-event.ts";
 
 /** A record of the largest size, its topic, and what a broker may add. */
 export const mqttPacketBytesMax = 65_536;

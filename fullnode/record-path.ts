@@ -18,8 +18,9 @@ import { droppedOf } from "./chain-events.ts";
 import { EarlyRecords } from "./early-records.ts";
 import type { NodeKeys } from "./node-keys.ts";
 import { buildReceipt, receiptAgain, sealReceipt, withKept } from "./receipt-building.ts";
+import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "./record-event.ts";
 import { type Examined, type Message, RecordExamination, type Refused } from "./record-examination.ts";
-import { RefusalTally, type RefusedSample } from "./refusal-tally.ts";
+import { RefusalTally } from "./refusal-tally.ts";
 import type { KnownDevice, Registry } from "./registry.ts";
 import type { Store, StoreTransaction } from "./store.ts";
 import { isPassingStoreError } from "./store-sqlite-failure.ts";
@@ -30,28 +31,6 @@ export const batchRecordsMax = 512;
 export const queuedRecordsMax = 20_000;
 const cachedChainsMax = 50_000;
 const adoptedPerTurnMax = 512;
-
-export type RecordState = "settled" | "provisional" | "held";
-
-export interface StoredEvent {
-  readonly event: "stored";
-  /** did:key of the device. */
-  readonly device: string;
-  readonly epoch: number;
-  readonly sequence: number;
-  readonly state: RecordState;
-}
-
-export interface RefusedEvent extends RefusedSample {
-  readonly event: "refused";
-}
-
-export interface OutgoingReceipt {
-  /** Multibase name of the device. */
-  readonly device: string;
-  readonly epoch: number;
-  readonly bytes: Uint8Array;
-}
 
 export interface RecordPathParts {
   readonly store: Store;
@@ -73,6 +52,8 @@ interface Group {
   /** The records that are kept, in the chain or as evidence. */
   readonly kept: Arrival[];
   changed: boolean;
+  /** Some of it was there already. */
+  repeated: boolean;
 }
 
 export interface RecordCounts {
@@ -290,11 +271,18 @@ export class RecordPath {
       if (!device.keys.has(content.epoch)) announced.push({ device: device.name, epoch: content.epoch });
       const evidenceBefore = chain.evidence;
       const placement = await chain.place(tx, record);
-      const group: Group = touched.get(chain) ?? { device, sequences: new Set(), kept: [], changed: false };
+      const group: Group = touched.get(chain) ?? {
+        device,
+        sequences: new Set(),
+        kept: [],
+        changed: false,
+        repeated: false,
+      };
       touched.set(chain, group);
       group.sequences.add(content.sequence);
       group.changed ||= placement === "stored" || chain.evidence !== evidenceBefore;
       if (placement !== "evidence-full") group.kept.push(record);
+      group.repeated ||= placement === "duplicate";
       if (placement === "duplicate") duplicates++;
       else if (placement !== "stored") refused.push({ reason: placement, message });
       else {
@@ -313,18 +301,20 @@ export class RecordPath {
   async #receipts(tx: StoreTransaction, touched: ReadonlyMap<Chain, Group>, nowMs: number): Promise<OutgoingReceipt[]> {
     const { keys } = this.#parts;
     const receipts: OutgoingReceipt[] = [];
-    for (const [chain, { device, sequences, kept, changed }] of touched) {
+    for (const [chain, { device, sequences, kept, changed, repeated }] of touched) {
       const { epoch } = chain;
-      const again = changed || chain.evidence > 0 ? undefined : await receiptAgain(tx, chain, sequences);
+      // An older card sends again what the node has, and more than it: `through` and ranges tell it nothing that it could check.
+      const isKeptNamed = chain.evidence > 0 || (repeated && device.keys.size > 1);
+      const again = changed || isKeptNamed ? undefined : await receiptAgain(tx, chain, sequences);
       if (again) {
         receipts.push({ device: device.name, epoch, bytes: again });
         continue;
       }
       const receipt = await buildReceipt(tx, chain, device.kid, sequences, Math.floor(nowMs / 1000));
-      const named = chain.evidence > 0 ? withKept(receipt, kept) : [receipt];
+      const named = isKeptNamed ? withKept(receipt, kept) : [receipt];
       const sealed = named.map((one) => sealReceipt(one, keys));
-      // Duplicates in an epoch with evidence cost signatures, and no write.
-      if (changed || chain.evidence === 0) await chain.save(tx, nowMs, sealed.at(-1));
+      // Where nothing is new they cost signatures, and no write.
+      if (changed || !isKeptNamed) await chain.save(tx, nowMs, sealed.at(-1));
       receipts.push(...sealed.map((bytes) => ({ device: device.name, epoch, bytes })));
     }
     return receipts;

@@ -35,8 +35,8 @@ export interface Receipt {
   /** Kept as evidence, not booked: [sequence, reason]. */
   readonly refused: readonly (readonly [sequence: number, reason: string])[];
   /**
-   * Only for an epoch with evidence: runs of records that came just now, as they came, and are kept, be it in the chain or as
-   * evidence. So a wallet whose chain is not the one that `digest` speaks of learns that its own records are not lost.
+   * Only for an epoch with evidence, or for records that came again of a device with several epochs: runs of records that came
+   * just now, as they came, and are kept, be it in the chain or as evidence. So a wallet whose chain is not the one that `digest` speaks of learns that its own records are not lost.
    */
   readonly kept?: readonly ReceiptRange[];
   /** Unix seconds of the node's clock. */

@@ -112,3 +112,18 @@ test("times since a boot are kept and not booked", async (t) => {
   await node.deliver(device, device.reading({ timeS: 120, clockState: 3 }), device.reading());
   assert.deepEqual(node.counted(), { rows: 2, booked: 1 });
 });
+
+test("an older card whose records the node has, and more than them, is told of its own", async (t) => {
+  const { node, device } = await copied(t);
+  const known = device.readings(3);
+  await node.deliver(device, ...known, ...device.readings(4)); // these four are lost with the newer card
+  device.begin(500);
+  await node.deliver(device, device.reading({ timeS: firstTimeS + 70_000 }));
+  await node.deliver(device, ...known);
+  assert.ok(
+    keeps(
+      node.receipts.slice(-2).map(({ bytes }) => node.opened(bytes)),
+      known,
+    ),
+  );
+});

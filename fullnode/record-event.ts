@@ -1,0 +1,24 @@
+/** What the path of records tells of its work, and the receipts that it gives. */
+import type { RefusedSample } from "./refusal-tally.ts";
+
+type RecordState = "settled" | "provisional" | "held";
+
+export interface StoredEvent {
+  readonly event: "stored";
+  /** did:key of the device. */
+  readonly device: string;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly state: RecordState;
+}
+
+export interface RefusedEvent extends RefusedSample {
+  readonly event: "refused";
+}
+
+export interface OutgoingReceipt {
+  /** Multibase name of the device. */
+  readonly device: string;
+  readonly epoch: number;
+  readonly bytes: Uint8Array;
+}
