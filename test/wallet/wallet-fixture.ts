@@ -48,6 +48,10 @@ export class NodeFixture {
     this.publicKey = Uint8Array.from(spki.subarray(-32));
   }
 
+  get kid(): Uint8Array {
+    return kidOf(this.publicKey, sha256);
+  }
+
   receipt(content: Partial<Receipt> & Pick<Receipt, "device">, kid = kidOf(this.publicKey, sha256)): Uint8Array {
     const full: Receipt = { epoch, through: 0, ranges: [], held: false, refused: [], timeS: startS, ...content };
     return signReceipt(full, (message) => sign(null, message, this.#key), kid);

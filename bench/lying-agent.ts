@@ -1,0 +1,189 @@
+/** An agent that has been taken over: what it sends to the wallet, from nearly right to noise. */
+import { type CborValue, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { statuses } from "../protocol/reading-status.ts";
+import { valueMax } from "../protocol/record.ts";
+import { encodeWalletRequest, type SealRequest } from "../protocol/wallet-message.ts";
+import type { SeededRandom } from "../test/protocol/seeded-random.ts";
+import { NodeFixture, type WalletFixture } from "../test/wallet/wallet-fixture.ts";
+import type { PolicyMeter } from "../wallet/policy.ts";
+
+const edges = [
+  0,
+  1,
+  23,
+  24,
+  59,
+  60,
+  61,
+  255,
+  256,
+  1_440,
+  65_535,
+  65_536,
+  2 ** 32 - 1,
+  2 ** 32,
+  valueMax,
+  valueMax + 1,
+  -1,
+];
+const rememberedMax = 200;
+
+/** What it believes of a meter: it goes on from there, or lies about it. */
+interface Believed {
+  timeS: number;
+  importWh: number;
+  exportWh: number;
+}
+
+export class LyingAgent {
+  readonly #random: SeededRandom;
+  readonly #meters: readonly PolicyMeter[];
+  readonly #believed = new Map<number, Believed>();
+  readonly #said: Uint8Array[] = [];
+  readonly #forger = new NodeFixture("forger");
+
+  constructor(random: SeededRandom, meters: readonly PolicyMeter[]) {
+    this.#random = random;
+    this.#meters = meters;
+  }
+
+  /** Its next message. */
+  message(wallet: WalletFixture): Uint8Array {
+    const random = this.#random;
+    const kind = random.integer(1, 100);
+    if (kind <= 8 && this.#said.length > 0) return random.pick(this.#said); // again, as it was
+    if (kind <= 12) return random.bytes(random.integer(0, 200));
+    if (kind <= 20) return encodeCbor(this.#value());
+    if (kind <= 30) return this.#mutated(this.#request(wallet));
+    const message = this.#request(wallet);
+    this.#said.push(message);
+    if (this.#said.length > rememberedMax) this.#said.shift();
+    return message;
+  }
+
+  #request(wallet: WalletFixture): Uint8Array {
+    const random = this.#random;
+    const id = random.uint32();
+    const kind = random.integer(1, 100);
+    if (kind <= 70) return encodeWalletRequest(id, this.#seal(wallet));
+    if (kind <= 74) return encodeWalletRequest(id, { type: "enrol" });
+    if (kind <= 78) {
+      const fromS = Math.floor(wallet.clock.wallMs() / 1_000) - random.integer(0, 10_000);
+      return encodeWalletRequest(id, {
+        type: "statement",
+        meter: random.integer(0, 3),
+        fromS,
+        toS: fromS + random.integer(0, 9_000),
+      });
+    }
+    if (kind <= 84)
+      return encodeWalletRequest(id, {
+        type: "read",
+        from: random.integer(1, 5_000),
+        to: random.pick(edges.filter((edge) => edge > 0 && edge < 2 ** 32)),
+      });
+    if (kind <= 92) return encodeWalletRequest(id, { type: "release", receipt: this.#receipt(wallet) });
+    if (kind <= 96) return encodeWalletRequest(id, { type: "hello" });
+    // A type or a field that nobody knows: "sign this", "give me the key".
+    return encodeCbor([random.integer(0, 40), id, new Map([[random.integer(0, 30), this.#value()]])]);
+  }
+
+  /** A reading that goes on where the last one was, or lies in one way or several. */
+  #seal(wallet: WalletFixture): SealRequest {
+    const random = this.#random;
+    const nowS = Math.floor(wallet.clock.wallMs() / 1_000);
+    const meter = random.chance(97) ? random.pick(this.#meters).index : random.integer(0, 255);
+    const slotS = random.chance(98)
+      ? (this.#meters.find(({ index }) => index === meter)?.slotS ?? 1)
+      : random.integer(0, 86_400);
+    const plan = random.chance(90) ? 0 : random.integer(0, 6);
+    const key = meter * 8 + plan;
+    const believed = this.#believed.get(key) ?? { timeS: nowS - 100, importWh: 41_000_000, exportWh: 18_000_000 };
+    this.#believed.set(key, believed);
+    const relative = random.chance(3);
+    const count = slotS > 0 && random.chance(25) ? random.integer(2, 60) : 1;
+    // Times: the next one; one again; of long ago; of the future.
+    const lie = random.integer(1, 100);
+    const step = Math.max(1, slotS);
+    let timeS = believed.timeS + step;
+    if (lie <= 8) timeS = believed.timeS - random.integer(0, 50) * step;
+    else if (lie <= 12) timeS = nowS + random.integer(1, 100_000);
+    else if (lie <= 30) timeS = nowS - (nowS % step);
+    if (relative) timeS = random.integer(1, 100_000);
+    const rows = Array.from({ length: count }, (_, i) => {
+      const energy = random.integer(1, 100);
+      if (energy <= 4) believed.importWh -= random.integer(1, 1_000_000);
+      else if (energy <= 8) believed.importWh += random.integer(1, 100_000_000);
+      else if (energy <= 12) believed.exportWh += random.pick([-1, 1]) * random.integer(1, 10_000);
+      else believed.importWh += random.integer(0, 3);
+      const status = random.chance(95) ? statuses.good : random.integer(0, 11);
+      const values = [Math.max(0, believed.importWh), Math.max(0, believed.exportWh)];
+      const hasNone = [1, 2, 3, 4, 7, 10, 11].includes(status);
+      return { timeS: Math.max(1, timeS + i * slotS), status, values: hasNone ? [] : values };
+    });
+    if (!relative && lie > 8 && lie > 12) believed.timeS = timeS + (count - 1) * slotS;
+    // Caught out, it goes back to what was true: else all that follows would be marked, and nothing else tried.
+    if (random.chance(2)) this.#believed.delete(key);
+    if (random.chance(5))
+      Object.assign(believed, { importWh: 41_000_000 + Math.floor(nowS / 10), exportWh: 18_000_000 });
+    return {
+      type: "seal",
+      meter: Math.min(meter, 255),
+      plan,
+      slotS,
+      codes: [2, 4],
+      rows,
+      ...(relative && { relative }),
+    };
+  }
+
+  #receipt(wallet: WalletFixture): Uint8Array {
+    const random = this.#random;
+    const through = random.pick([
+      random.integer(1, 10_000),
+      wallet.journal.nextSequence - 1,
+      wallet.journal.nextSequence + 5,
+    ]);
+    return this.#forger.receipt(
+      {
+        device: random.chance(80) ? wallet.kid : random.bytes(8),
+        epoch: wallet.journal.epoch,
+        through: Math.max(1, through),
+        digest: random.bytes(32),
+        ...(random.chance(20) && { kept: [{ first: 1, last: Math.max(1, through), digest: random.bytes(32) }] }),
+      },
+      random.chance(50) ? undefined : wallet.node.kid,
+    );
+  }
+
+  #mutated(bytes: Uint8Array): Uint8Array {
+    const random = this.#random;
+    const changed = Uint8Array.from(bytes);
+    for (let i = random.integer(1, 4); i > 0; i--)
+      changed[random.integer(0, changed.length - 1)] = random.integer(0, 255);
+    return random.chance(20) ? changed.subarray(0, random.integer(0, changed.length)) : changed;
+  }
+
+  #value(depth = 0): CborValue {
+    const random = this.#random;
+    switch (random.integer(0, depth > 3 ? 3 : 5)) {
+      case 0:
+        return random.pick(edges);
+      case 1:
+        return random.bytes(random.integer(0, 64));
+      case 2:
+        return random.pick(["", "key", "seed", "ü"]);
+      case 3:
+        return random.pick([true, false, null]);
+      case 4:
+        return new Map(
+          Array.from({ length: random.integer(0, 4) }, (_, i) => [
+            i * 3 + random.integer(0, 2),
+            this.#value(depth + 1),
+          ]),
+        );
+      default:
+        return Array.from({ length: random.integer(0, 5) }, () => this.#value(depth + 1));
+    }
+  }
+}
