@@ -21,14 +21,14 @@ const meters = [
 ];
 
 await runCampaign("lies", async (campaign) => {
-  const requests = campaign.count(1_000_000, 60_000);
+  const requests = campaign.count(1_000_000, 3_000);
   const { judge, refused, reasons, unknownReasons, failures, answered, releasedByLies } = lie(
     campaign,
     { meters },
     requests,
   );
   const wider = meters.map((meter) => ({ ...meter, powerMaxW: 0, rowsPerMinute: 6_000 }));
-  const control = lie(campaign, { meters: wider }, campaign.count(50_000, 20_000));
+  const control = lie(campaign, { meters: wider }, campaign.count(50_000, 2_000));
   for (const [rule, count] of judge.offences) campaign.say(`sealed against the policy: ${rule}, ${count} times`);
   const isTried = answered > requests / 50 && refused > requests / 10 && judge.counts.marked > 0;
   const figures = {
@@ -56,8 +56,8 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
   };
   const options = {
     parent: folder,
-    segments: 16,
-    segmentBlocks: 64,
+    segments: 6,
+    segmentBlocks: 16,
     key: { ...key, sign },
     policy: { sealEveryS: 0, ...policy },
   };
@@ -73,7 +73,7 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
   let releasedByLies = 0;
   try {
     for (let i = 0; i < requests; i++) {
-      wallet.clock.pass(random.integer(0, 200) / 1_000);
+      wallet.clock.pass(random.integer(0, 4_000) / 1_000);
       const released = wallet.journal.releasedThrough;
       try {
         const { fields } = decodeAnswer(wallet.wallet.answer(agent.message(wallet)));
@@ -84,9 +84,9 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
         campaign.say(`request ${i}: ${(error as Error).stack}`);
       }
       if (wallet.journal.releasedThrough !== released) releasedByLies++;
-      if (i % 50 === 0) wallet.wallet.tick();
+      if (i % 10 === 0) wallet.wallet.tick();
       // The genuine node acknowledges now and then; sometimes the wallet starts anew; sometimes somebody sets the clock.
-      if (i % 400 === 399) wallet.releaseAll();
+      if (i % 20 === 19) wallet.releaseAll();
       if (i % 50_000 === 49_999) {
         wallet.wallet.stop();
         judge.starts++;

@@ -1,10 +1,10 @@
 /** An agent that has been taken over: what it sends to the wallet, from nearly right to noise. */
 import { type CborValue, encodeCbor } from "../protocol/deterministic-cbor.ts";
-import { statuses } from "../protocol/reading-status.ts";
+import { hasValues, statuses } from "../protocol/reading-status.ts";
 import { valueMax } from "../protocol/record.ts";
 import { encodeWalletRequest, type SealRequest } from "../protocol/wallet-message.ts";
 import type { SeededRandom } from "../test/protocol/seeded-random.ts";
-import { NodeFixture, type WalletFixture } from "../test/wallet/wallet-fixture.ts";
+import { NodeFixture, startS, type WalletFixture } from "../test/wallet/wallet-fixture.ts";
 import type { PolicyMeter } from "../wallet/policy.ts";
 
 const edges = [
@@ -31,8 +31,6 @@ const rememberedMax = 200;
 /** What it believes of a meter: it goes on from there, or lies about it. */
 interface Believed {
   timeS: number;
-  importWh: number;
-  exportWh: number;
 }
 
 export class LyingAgent {
@@ -98,7 +96,7 @@ export class LyingAgent {
       : random.integer(0, 86_400);
     const plan = random.chance(90) ? 0 : random.integer(0, 6);
     const key = meter * 8 + plan;
-    const believed = this.#believed.get(key) ?? { timeS: nowS - 100, importWh: 41_000_000, exportWh: 18_000_000 };
+    const believed = this.#believed.get(key) ?? { timeS: nowS - (nowS % 900) };
     this.#believed.set(key, believed);
     const relative = random.chance(3);
     const count = slotS > 0 && random.chance(25) ? random.integer(2, 60) : 1;
@@ -110,22 +108,21 @@ export class LyingAgent {
     else if (lie <= 12) timeS = nowS + random.integer(1, 100_000);
     else if (lie <= 30) timeS = nowS - (nowS % step);
     if (relative) timeS = random.integer(1, 100_000);
+    // Energy: what an honest meter would show then; or less, or more, by little or by much.
+    const energyLie = random.integer(1, 100);
+    const offWh =
+      energyLie <= 6 ? -random.integer(1, 1_000_000) : energyLie <= 12 ? random.pick([2, 20, 2_000, 100_000_000]) : 0;
+    const liesFrom = random.integer(0, count - 1);
     const rows = Array.from({ length: count }, (_, i) => {
-      const energy = random.integer(1, 100);
-      if (energy <= 4) believed.importWh -= random.integer(1, 1_000_000);
-      else if (energy <= 8) believed.importWh += random.integer(1, 100_000_000);
-      else if (energy <= 12) believed.exportWh += random.pick([-1, 1]) * random.integer(1, 10_000);
-      else believed.importWh += random.integer(0, 3);
-      const status = random.chance(95) ? statuses.good : random.integer(0, 11);
-      const values = [Math.max(0, believed.importWh), Math.max(0, believed.exportWh)];
-      const hasNone = [1, 2, 3, 4, 7, 10, 11].includes(status);
-      return { timeS: Math.max(1, timeS + i * slotS), status, values: hasNone ? [] : values };
+      const rowS = Math.max(1, timeS + i * slotS);
+      const status = random.chance(97) ? statuses.good : random.integer(0, 11);
+      const honestWh = 41_000_000 + Math.floor(Math.max(0, rowS - startS) / 10);
+      const values = [Math.max(0, honestWh + (i >= liesFrom ? offWh : 0)), 18_000_000];
+      return { timeS: rowS, status, values: hasValues(status) ? values : [] };
     });
-    if (!relative && lie > 8 && lie > 12) believed.timeS = timeS + (count - 1) * slotS;
-    // Caught out, it goes back to what was true: else all that follows would be marked, and nothing else tried.
-    if (random.chance(2)) this.#believed.delete(key);
-    if (random.chance(5))
-      Object.assign(believed, { importWh: 41_000_000 + Math.floor(nowS / 10), exportWh: 18_000_000 });
+    if (!relative && lie > 12) believed.timeS = timeS + (count - 1) * slotS;
+    // Caught out, or ahead of the clock, it begins anew.
+    if (random.chance(3)) this.#believed.delete(key);
     return {
       type: "seal",
       meter: Math.min(meter, 255),
