@@ -83,14 +83,15 @@ export class JournalRows {
   #advance(key: string, of: RowOrigin, generation: number, row: Row): void {
     const last = this.#last.get(key);
     const latestS = Math.max(last?.latestS ?? 0, row.timeS);
-    if (row.status === statuses.manipulated || of.clockState === clockStates.relative) {
-      // A row that was marked, or is of no clock's time, moves neither time nor stands; that it exists must be known all the same.
+    if (row.status !== statuses.good || of.clockState === clockStates.relative) {
+      // A row that is not good, or of no clock's time, moves neither time nor stands: its time is only the agent's word. That it exists
+      // must be known all the same.
       const none = { meter: of.meter, plan: of.plan, generation, timeS: 0, registers: [] };
       this.#last.set(key, { ...(last ?? none), latestS });
       return;
     }
     if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) return;
-    const registers = row.status === statuses.good ? standsOf(of, row, last?.registers ?? []) : (last?.registers ?? []);
+    const registers = standsOf(of, row, last?.registers ?? []);
     this.#last.set(key, { meter: of.meter, plan: of.plan, generation, timeS: row.timeS, latestS, registers });
   }
 }
