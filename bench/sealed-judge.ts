@@ -88,8 +88,9 @@ export class SealedJudge {
       this.counts.rows++;
       if (row.status !== statuses.good) this.counts.marked++;
       const slot = `${content.meter}/${content.plan}/${content.generation}/${row.timeS}`;
-      // One that its ring has forgotten is late by then: the wallet marks it, and it is not booked.
-      if (this.#slots.has(slot) && row.status === statuses.good) this.#offence("a slot twice");
+      // What was marked before, and is forgotten by the ring, may come again: only what counts must count once.
+      if (row.status !== statuses.good) continue;
+      if (this.#slots.has(slot)) this.#offence("a slot twice");
       this.#slots.add(slot);
       if (row.status === statuses.good && content.clockState !== clockStates.relative) this.#good(meter, content, row);
     }

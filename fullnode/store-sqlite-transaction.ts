@@ -291,7 +291,7 @@ export class SqliteTransaction {
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (device, meter, generation, time_s) DO UPDATE SET slot_s = excluded.slot_s, status = excluded.status,
          booked = excluded.booked, epoch = excluded.epoch, sequence = excluded.sequence, content = excluded.content
-       WHERE rows.content = '[]' AND excluded.content <> '[]'`,
+       WHERE (rows.content = '[]' AND excluded.content <> '[]') OR (rows.booked = 0 AND excluded.booked = 1)`,
       device,
       row.meter,
       row.generation,

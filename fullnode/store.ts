@@ -193,7 +193,10 @@ export interface StoreTransaction {
     limit: number,
   ): Awaitable<readonly (Seat & { bytes: Uint8Array })[]>;
   settle(device: number, epoch: number, sequence: number): Awaitable<void>;
-  /** The first row of a counting key (device, meter, clock generation, time) stays; one with values replaces one without. */
+  /**
+   * The first row of a counting key (device, meter, clock generation, time) stays; but one with values replaces one without, and
+   * one that is booked one that is not: a marked row must not keep a slot from the reading that comes when it ends.
+   */
   countRow(device: number, epoch: number, sequence: number, row: CountedRow): Awaitable<void>;
 
   evidenceDigests(device: number, epoch: number, sequence: number): Awaitable<readonly Uint8Array[]>;
