@@ -1,6 +1,6 @@
 /** A real wallet process on a folder that is made here: for benchmarks, with a cheap passphrase, so that starts show the journal. */
 import { createHash, createPrivateKey, sign } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, globSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { WalletClient } from "../agent/wallet-client.ts";
 import { walletNodeFlags } from "../cli/ecp-wallet-run.ts";
@@ -55,7 +55,12 @@ export function rowOf(timeS: number): Row {
   };
 }
 
-const faketimeLibrary = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/** Debian's, under the machine's own triplet. */
+function faketimeLibrary(): string {
+  const [found] = globSync("/usr/lib/*/faketime/libfaketimeMT.so.1");
+  if (found === undefined) throw new Missing("libfaketimeMT.so.1 is missing (Debian's libfaketime)");
+  return found;
+}
 
 /**
  * The hardened process itself, with what `run` makes of its arguments: started directly, since `run` leaves no LD_PRELOAD to it.
@@ -74,10 +79,9 @@ export function hardenedArguments(folder: string, passphraseFile: string, marks:
 
 /** The environment under which a process sees the time that `file` says (faketime(1)); its monotonic clock stays as it is. */
 export function fakedTime(file: string): NodeJS.ProcessEnv {
-  if (!existsSync(faketimeLibrary)) throw new Missing(`${faketimeLibrary} is missing (Debian's libfaketime)`);
   return {
     ...process.env,
-    LD_PRELOAD: faketimeLibrary,
+    LD_PRELOAD: faketimeLibrary(),
     FAKETIME_TIMESTAMP_FILE: file,
     FAKETIME_NO_CACHE: "1",
     FAKETIME_DONT_FAKE_MONOTONIC: "1",
