@@ -67,6 +67,9 @@ const usedDigestBytes = 16;
 /** Epochs that receipts make the wallet begin: one in so long at most, whatever they say. */
 const contradictionEveryMs = 600_000;
 
+/** Holes that are remembered; more of them are a card that is done for. */
+const missingMax = 64;
+
 /** Requests that need the key. */
 const signingRequests: ReadonlySet<WalletRequest["type"]> = new Set(["enrol", "seal", "statement"]);
 
@@ -80,6 +83,8 @@ export class Wallet {
   readonly #releases: Releases;
   readonly #check: Generator<readonly Hole[]>;
   #holes = 0;
+  /** Sequences whose records lie in a hole, and which no receipt has released. */
+  #missing: readonly NonNullable<Hole["missing"]>[] = [];
   #contradictedMs: number | undefined;
   #keyUsesMs: readonly number[] = [];
   #ended = false;
@@ -114,7 +119,24 @@ export class Wallet {
 
   /** To be called every few seconds. Writes nothing where there is nothing to seal. */
   tick(): void {
-    if (!this.#options.retired && !this.#ended) this.#sealer.tick();
+    if (this.#options.retired || this.#ended) return;
+    this.#sealer.tick();
+    this.#reportMissing();
+  }
+
+  /**
+   * What lies in a hole never comes. It is sealed as dropped once all before it is released: then a full node's `through` can pass
+   * it, and the ring behind it becomes free; sooner, it would let go of records that can still be delivered.
+   */
+  #reportMissing(): void {
+    const { epochs } = this.#options.journal;
+    const throughOf = (epoch: number): number =>
+      epochs.find((other) => other.epoch === epoch)?.through ?? Number.POSITIVE_INFINITY;
+    const open = this.#missing.filter(({ epoch, last }) => throughOf(epoch) < last);
+    const due = open.filter(({ epoch, first }) => throughOf(epoch) >= first - 1);
+    this.#missing = open.filter((range) => !due.includes(range));
+    if (due.length > 0)
+      this.#sealer.report(due.map(({ epoch, first, last }) => [eventCodes.dropped, epoch, first, last]));
   }
 
   /** Seals what the TPM's counter is raised to next; false where the ring is full. */
@@ -134,6 +156,9 @@ export class Wallet {
     if (done) return undefined;
     this.#holes += holes.length;
     if (this.#options.retired) return holes;
+    this.#missing = [...this.#missing, ...holes.flatMap(({ missing }) => (missing ? [missing] : []))].slice(
+      -missingMax,
+    );
     this.#sealer.report(
       holes.map(({ segment, firstBlock, lastBlock, firstCommit, lastCommit }) => [
         eventCodes.storageError,
