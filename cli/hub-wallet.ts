@@ -96,7 +96,7 @@ async function startedWallet<T>(hub: Hub, use: (wallet: WalletClient) => Promise
     if ((error as Error).name !== "AbortError" && (error as Error).name !== "TimeoutError") throw error;
     throw new CommandError(child.exitCode ?? exit.unavailable, {
       expected: "a wallet that answers",
-      got: said.trim() || `none after ${startTimeoutMs / 1_000} s`,
+      got: said.trim().split("\n").at(-1) || `none after ${startTimeoutMs / 1_000} s`,
       where: hub.configuration.walletFolder,
       todo: "mend what it says, then try again",
     });
