@@ -110,6 +110,9 @@ export class RecordExamination {
       if (stored && equalBytes(stored, digest)) return record;
     }
     if (await holds(cose, key)) return this.#withRotation(record, content, device);
+    for (const other of known ? [] : device.rejected)
+      if (await holds(cose, other.key))
+        return this.#withRotation({ ...record, signedBy: other.publicKey }, content, device);
     // The kid is a hint that anyone may have changed: it only says which refusal helps most.
     const isOther = cose.kid !== undefined && !equalBytes(cose.kid, kid);
     const early = { name, epoch, publicKey };

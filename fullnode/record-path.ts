@@ -24,7 +24,7 @@ import { RefusalTally } from "./refusal-tally.ts";
 import type { KnownDevice, Registry } from "./registry.ts";
 import type { Store, StoreTransaction } from "./store.ts";
 import { isPassingStoreError } from "./store-sqlite-failure.ts";
-import { announce, epochsPerDeviceMax, succeed } from "./succession.ts";
+import { announce, epochsPerDeviceMax, rejectedKeys, succeed } from "./succession.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
 
 export const batchRecordsMax = 512;
@@ -421,7 +421,8 @@ export class RecordPath {
   ): Promise<Chain | VerdictReason> {
     const known = await this.#knownChain(tx, id, epoch);
     if (known) return equalBytes(known.publicKey, signedBy) ? known : "unknown-key";
-    if (!equalBytes(await tx.currentKey(id), signedBy)) return "old-key";
+    const allowed = [await tx.currentKey(id), ...rejectedKeys(await tx.epochKeys(id))];
+    if (!allowed.some((key) => equalBytes(key, signedBy))) return "old-key";
     if ((await tx.epochCount(id)) >= epochsPerDeviceMax) return "too-many-epochs";
     await tx.addEpoch(id, epoch, { publicKey: signedBy, held: true, decision: "none" }, nowMs);
     return (await this.#knownChain(tx, id, epoch)) as Chain;

@@ -8,6 +8,7 @@ import { decodeRecord } from "../protocol/record.ts";
 import { certificateIn } from "../protocol/rotation.ts";
 import { ed25519PublicKey, type NodeKeys, sha256 } from "./node-keys.ts";
 import type { Enrolment, Store, StoredDevice } from "./store.ts";
+import { rejectedKeys } from "./succession.ts";
 
 export interface KnownKey {
   readonly publicKey: Uint8Array;
@@ -21,6 +22,8 @@ export interface KnownDevice extends StoredDevice {
   readonly keys: ReadonlyMap<number, KnownKey>;
   /** The key of epochs that are not known yet. */
   readonly current: KnownKey;
+  /** Keys that the owner rejected with their epochs; they begin others only to be held. */
+  readonly rejected: readonly KnownKey[];
 }
 
 export interface EnrolmentResult {
@@ -112,9 +115,11 @@ export class Registry {
     if (this.#devices.size >= cachedDevicesMax) this.#devices.clear();
     const current = knownKey(stored.currentKey);
     const keys = new Map<number, KnownKey>();
-    for (const { epoch, publicKey } of await this.#store.epochKeys(stored.id))
+    const epochs = await this.#store.epochKeys(stored.id);
+    for (const { epoch, publicKey } of epochs)
       keys.set(epoch, equalBytes(publicKey, stored.currentKey) ? current : knownKey(publicKey));
-    const known = { ...stored, did: didKeyOf(stored.publicKey), keys, current };
+    const rejected = rejectedKeys(epochs).map(knownKey);
+    const known = { ...stored, did: didKeyOf(stored.publicKey), keys, current, rejected };
     this.#devices.set(name, known);
     return known;
   }

@@ -6,6 +6,7 @@ import type {
   Declared,
   DeclaredDrop,
   EpochDecision,
+  EpochKey,
   NewEpoch,
   NewSeat,
   Seat,
@@ -53,6 +54,18 @@ export class SqliteTransaction {
     };
   }
 
+  epochKeys(device: number): EpochKey[] {
+    return this.#sql
+      .all("SELECT epoch, public_key, held, decision, parent_epoch FROM epochs WHERE device = ?", device)
+      .map((row) => ({
+        epoch: row.epoch as number,
+        publicKey: row.public_key as Uint8Array,
+        held: row.held === 1,
+        decision: row.decision as EpochDecision,
+        ...(row.parent_epoch !== null && { parentEpoch: row.parent_epoch as number }),
+      }));
+  }
+
   seat(device: number, epoch: number, sequence: number): Seat | undefined {
     const row = this.#sql.get(
       `SELECT sequence, predecessor, digest, previous, settled FROM records
@@ -69,6 +82,7 @@ export class SqliteTransaction {
     return {
       epoch: (device, epoch) => this.epoch(device, epoch),
       epochCount: (device) => this.#sql.count("SELECT count(*) AS n FROM epochs WHERE device = ?", device),
+      epochKeys: (device) => this.epochKeys(device),
       addEpoch: (device, epoch, state, nowMs) => {
         const add = "INSERT INTO epochs (device, epoch, held, first_ms, last_ms) VALUES (?, ?, 1, ?, ?)";
         this.#sql.run(add, device, epoch, nowMs, nowMs);

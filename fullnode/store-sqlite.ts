@@ -12,6 +12,7 @@ import { type SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
   DeviceSummary,
   Enrolment,
+  EpochKey,
   QuarantinedRecord,
   RecordPlace,
   Store,
@@ -218,11 +219,8 @@ export class SqliteStore implements Store {
     }
   }
 
-  epochKeys(device: number): { epoch: number; publicKey: Uint8Array }[] {
-    return this.#sql.all("SELECT epoch, public_key AS publicKey FROM epochs WHERE device = ?", device) as unknown as {
-      epoch: number;
-      publicKey: Uint8Array;
-    }[];
+  epochKeys(device: number): EpochKey[] {
+    return this.#inside.epochKeys(device);
   }
 
   recordBytes(device: number, { epoch, sequence }: RecordPlace): Uint8Array | undefined {

@@ -132,6 +132,12 @@ export interface CountedRow {
   readonly values: readonly number[];
 }
 
+/** The key of an epoch, and what became of it. */
+export interface EpochKey extends Pick<StoredEpoch, "epoch" | "publicKey" | "held" | "decision"> {
+  /** The epoch whose rotation record announced this one. */
+  readonly parentEpoch?: number;
+}
+
 export interface StoredRecord extends Seat {
   readonly epoch: number;
   readonly held: boolean;
@@ -159,6 +165,7 @@ export interface QuarantinedRecord {
 export interface StoreTransaction {
   epoch(device: number, epoch: number): Awaitable<StoredEpoch | undefined>;
   epochCount(device: number): Awaitable<number>;
+  epochKeys(device: number): Awaitable<readonly EpochKey[]>;
   addEpoch(device: number, epoch: number, state: NewEpoch, nowMs: number): Awaitable<void>;
   /** Changes what is given and leaves the rest. */
   updateEpoch(device: number, epoch: number, state: Partial<NewEpoch>): Awaitable<void>;
@@ -224,7 +231,7 @@ export interface Store {
 
   device(name: string): Awaitable<StoredDevice | undefined>;
   /** The keys of a device's epochs. */
-  epochKeys(device: number): Awaitable<readonly { epoch: number; publicKey: Uint8Array }[]>;
+  epochKeys(device: number): Awaitable<readonly EpochKey[]>;
   /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
   enrol(enrolment: Enrolment): Awaitable<boolean>;
   /** Digest of a stored record, for telling a duplicate before any signature is checked. */

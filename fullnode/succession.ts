@@ -5,7 +5,7 @@
  */
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import type { RotationCertificate } from "../protocol/rotation.ts";
-import type { RecordPlace, StoredEpoch, StoreTransaction } from "./store.ts";
+import type { EpochKey, RecordPlace, StoredEpoch, StoreTransaction } from "./store.ts";
 
 export const epochsPerDeviceMax = 256;
 
@@ -72,20 +72,33 @@ async function takeOver(
 
 /**
  * What the owner says of an epoch: accepted ones are settled from now on, rejected ones no further. A key that a rotation
- * announced comes and goes with its epoch. Returns whether anything has changed.
+ * announced is the device's for as long as one of its epochs counts. Returns whether anything has changed.
  */
 export async function decide(
   tx: StoreTransaction,
   device: number,
-  { epoch, decision: before, publicKey, parent }: StoredEpoch,
+  { epoch, decision: before, publicKey }: StoredEpoch,
   decision: "accepted" | "rejected",
 ): Promise<boolean> {
   if (before === decision) return false;
   await tx.updateEpoch(device, epoch, { decision, held: decision === "rejected" });
-  const ended = parent && (await tx.epoch(device, parent.epoch));
+  const epochs = await tx.epochKeys(device);
+  const announced = epochs.find((one) => one.parentEpoch !== undefined && equalBytes(one.publicKey, publicKey));
+  const ended = epochs.find((one) => one.epoch === announced?.parentEpoch);
   if (ended === undefined) return true;
   const current = await tx.currentKey(device);
-  if (decision === "accepted" && equalBytes(current, ended.publicKey)) await tx.setCurrentKey(device, publicKey);
-  if (decision === "rejected" && equalBytes(current, publicKey)) await tx.setCurrentKey(device, ended.publicKey);
+  const counts = epochs.some((one) => !one.held && equalBytes(one.publicKey, publicKey));
+  if (counts && equalBytes(current, ended.publicKey)) await tx.setCurrentKey(device, publicKey);
+  if (!counts && equalBytes(current, publicKey)) await tx.setCurrentKey(device, ended.publicKey);
   return true;
+}
+
+/**
+ * The keys that only rejected epochs have: of a rotation that the owner took back, or of a stolen hub whose backup has the same
+ * key. They may begin epochs, which are held, so that the owner can still say which of them is the device's.
+ */
+export function rejectedKeys(epochs: readonly EpochKey[]): Uint8Array[] {
+  return epochs
+    .filter(({ decision, parentEpoch }) => decision === "rejected" && parentEpoch !== undefined)
+    .map(({ publicKey }) => publicKey);
 }

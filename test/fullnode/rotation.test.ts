@@ -283,3 +283,20 @@ test("the owner rejects a rotation: the old key is the device's again, and what 
   await node.deliver(device, device.reading({ timeS: firstTimeS + 300_000 }));
   assert.equal(epochRow(node, firstEpoch + 5)?.held, 1);
 });
+
+test("a stolen hub whose key was rotated before: its epoch is rejected, and the backup goes on under the rotated key", async (t) => {
+  const { node, device, all } = await rotated(t);
+  await node.deliver(device, ...all);
+  await node.decide(77, "rejected");
+  await node.restart();
+  device.begin(1_000); // restored from a backup of the rotated key
+  const restored = device.reading({ timeS: firstTimeS + 300_000 });
+  await node.deliver(device, restored);
+  assert.equal(epochRow(node, 1_000)?.held, 1, "stored, and held");
+  await node.decide(1_000);
+  await node.restart();
+  const rotation = device.rotate(next(2_000));
+  await node.deliver(device, rotation, device.reading({ timeS: firstTimeS + 400_000 }));
+  assert.equal(epochRow(node, 2_000)?.held, 0, "the rotation of an accepted epoch is followed");
+  assert.deepEqual(node.counted(), { rows: 8, booked: 8 });
+});
