@@ -10,7 +10,7 @@
 import assert from "node:assert/strict";
 import { decodeCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
-import { clockStates, hasValues, statuses } from "../protocol/reading-status.ts";
+import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecordPayload, type EventContent, previousBytes, type RecordContent } from "../protocol/record.ts";
 import { type DroppedRange, droppedOf, endsEpoch } from "./chain-events.ts";
 import { spansOf, withoutGone, withSpan } from "./chain-spans.ts";
@@ -352,7 +352,7 @@ async function countRows(
       timeS,
       slotS,
       status,
-      booked: isTimed && hasValues(status) && status !== statuses.manipulated && status !== statuses.outOfRange,
+      booked: isTimed && status === statuses.good,
       values: values.flatMap((value, i) => [codes[i] as number, value]),
     };
     await tx.countRow(device, epoch, sequence, row);

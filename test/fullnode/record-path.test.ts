@@ -366,6 +366,9 @@ test("a value counts once: the first row of a meter's time stays, failed and imp
         { timeS: timeS + 120, status: 5, values: [1, 5] },
         { timeS: timeS + 180, status: 8, values: [1, 7] },
         { timeS: timeS + 240, status: 0, values: [1, 101] },
+        // The agent's word alone: nothing holds these against a register or a clock.
+        { timeS: timeS + 300, status: 6, values: [1, 999] },
+        { timeS: timeS + 360, status: 9, values: [1, 999] },
       ],
     }),
     device.reading({ rows: [{ timeS: timeS + 60, status: 0, values: [2, 100] }] }),
@@ -379,6 +382,8 @@ test("a value counts once: the first row of a meter's time stays, failed and imp
       [120, 5, 0, 3, "[1,1,2,5]"],
       [180, 8, 0, 3, "[1,1,2,7]"],
       [240, 0, 1, 3, "[1,1,2,101]"],
+      [300, 6, 0, 3, "[1,1,2,999]"],
+      [360, 9, 0, 3, "[1,1,2,999]"],
     ],
   );
 });
