@@ -11,6 +11,7 @@ const recentRowsMax = 256;
 /** A row that the journal has: its values, and epoch and sequence of its record (both 0 while it is pending). */
 export interface KnownRow {
   readonly generation: number;
+  readonly clockState: number;
   readonly row: Row;
   readonly codes: readonly number[];
   readonly epoch: number;
@@ -44,7 +45,10 @@ export class JournalRows {
     const recent = (this.#recent.get(`${meter}/${plan}`) ?? []).filter(({ row }) => row.timeS === timeS);
     const pending = this.#pending
       .filter(({ pending: item }) => item.meter === meter && item.plan === plan && item.row.timeS === timeS)
-      .map(({ pending: { generation, row, codes } }) => ({ generation, row, codes, epoch: 0, sequence: 0 }));
+      .map(({ pending: { generation, clockState, row, codes } }) => ({
+        ...{ generation, clockState, row, codes },
+        ...{ epoch: 0, sequence: 0 },
+      }));
     return [...recent, ...pending].reverse();
   }
 
@@ -67,7 +71,7 @@ export class JournalRows {
     const key = `${of.meter}/${of.plan}`;
     const rows = this.#recent.get(key) ?? [];
     this.#recent.set(key, rows);
-    const known = { generation, row, codes: of.codes, epoch, sequence };
+    const known = { generation, clockState: of.clockState, row, codes: of.codes, epoch, sequence };
     const pending = rows.findLastIndex((item) => item.row.timeS === row.timeS && item.generation === generation);
     if (pending >= 0) rows[pending] = known;
     else rows.push(known);

@@ -119,8 +119,9 @@ export class JournalSegments {
       for (const ordinal of (this.#rowsOf(loaded).get(key) ?? []).toReversed()) {
         const { content } = decodeRecord(loaded.records.get(ordinal) as Uint8Array, sha256);
         if (content.kind !== "reading") continue;
-        const { generation, codes, epoch, sequence } = content;
-        for (const row of content.rows) if (row.timeS === timeS) yield { generation, row, codes, epoch, sequence };
+        const { generation, clockState, codes, epoch, sequence } = content;
+        for (const row of content.rows)
+          if (row.timeS === timeS) yield { generation, clockState, row, codes, epoch, sequence };
       }
     }
   }

@@ -4,10 +4,12 @@
  */
 import type { Clock } from "../platform/clock.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
-import { statuses } from "../protocol/reading-status.ts";
+import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { eventCodes, type Row } from "../protocol/record.ts";
 import type { SealRequest } from "../protocol/wallet-message.ts";
 import type { Journal } from "./journal.ts";
+import type { LastRow } from "./journal-body.ts";
+import type { KnownRow } from "./journal-rows.ts";
 import type { NewContent, SealingChain } from "./sealing-chain.ts";
 
 /**
@@ -72,9 +74,9 @@ export class SealingGenerations {
     return relative ? this.#boot : this.#wall;
   }
 
-  /** Whether a sealed row of this generation can be the same as one of the request. */
-  isOf({ relative }: SealRequest, generation: number): boolean {
-    return relative ? generation === this.#boot : generation !== this.#options.journal.relative?.generation;
+  /** Whether a sealed row can be the same as one of the request. */
+  isOf({ relative }: SealRequest, known: KnownRow): boolean {
+    return relative ? known.generation === this.#boot : known.clockState !== clockStates.relative;
   }
 
   /** Whether a row is newer than all of this boot, so that it need not be looked for. */
@@ -100,17 +102,31 @@ export class SealingGenerations {
 
   /** Whether the wallet's own clock stands before what is sealed of this meter already. */
   standsBefore({ meter, plan, slotS, relative }: SealRequest): boolean {
-    const { journal, clock } = this.#options;
-    const last = journal.lastRow(meter, plan);
-    if (relative || last?.generation !== this.#wall) return false;
-    return last !== undefined && clock.wallMs() / 1_000 < last.timeS - slotS - clockToleranceS;
+    const last = this.#options.journal.lastRow(meter, plan);
+    if (relative || last === undefined || last.generation !== this.#wall) return false;
+    return this.#isAhead(last, slotS);
+  }
+
+  /** Whether a row's time lies ahead of the wallet's own clock. */
+  #isAhead({ timeS }: LastRow, slotS: number): boolean {
+    return this.#options.clock.wallMs() / 1_000 < timeS - slotS - clockToleranceS;
+  }
+
+  /**
+   * Whether a generation's rows must come after this one. One that began because relative rows came between is the agent's
+   * doing: nobody set the clock, and no time may come twice in it, unless the clock was set back while the wallet was off.
+   */
+  #isAfter(last: LastRow, generation: number, slotS: number): boolean {
+    if (last.generation === generation) return true;
+    const boot = this.#options.journal.relative?.generation ?? generation;
+    return boot === generation - 1 && last.generation < boot && !this.#isAhead(last, slotS);
   }
 
   /** Late by the wallet's own clock, or from the future: sealed, since no reading is thrown away, and marked, not booked. */
   marked({ meter, plan, slotS, relative }: SealRequest, generation: number, rows: readonly Row[]): Row[] {
     const { journal, clock } = this.#options;
     const last = journal.lastRow(meter, plan);
-    const soonestS = !relative && last?.generation === generation ? last.timeS : 0;
+    const soonestS = !relative && last !== undefined && this.#isAfter(last, generation, slotS) ? last.timeS : 0;
     const nowMs = relative ? clock.monotonicMs() : clock.wallMs();
     const latestS = nowMs / 1_000 + slotS + clockToleranceS;
     const isTimely = ({ timeS }: Row): boolean => timeS > soonestS && timeS <= latestS;

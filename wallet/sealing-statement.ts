@@ -3,7 +3,7 @@
  * clock's time count, of one meter between two changes of it.
  */
 import { quantityOfCode } from "../protocol/quantity.ts";
-import { statuses } from "../protocol/reading-status.ts";
+import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecord, eventCodes, valueMax } from "../protocol/record.ts";
 import type { Statement } from "../protocol/statement.ts";
 import { readBytesMax, WalletRefusal } from "../protocol/wallet-message.ts";
@@ -33,7 +33,9 @@ export function statedPeriod(
   ];
   // What was found first may have been signed for the second.
   const first = from.sequence > 0 ? from : rowAtOrBefore(journal, meter, period.fromS, sign);
-  if (isAfter(journal, first, to)) throw new WalletRefusal("period-not-held", "the clock went back within it");
+  // Where the end's time has no row and the beginning's has one off its slot, what was found for the end may be the older one.
+  if (isAfter(journal, first, to) || first.row.timeS > to.row.timeS)
+    throw new WalletRefusal("period-not-held", "the clock went back within it");
   if (wasReplaced(journal, meter.index, first, to))
     throw new WalletRefusal("period-not-held", `meter ${meter.index} was replaced within it`);
   const registers = to.codes.flatMap((code, i) => {
@@ -72,9 +74,9 @@ function rowAtOrBefore(journal: Journal, meter: PolicyMeter, atS: number, sign: 
 }
 
 function goodRow(journal: Journal, meter: number, timeS: number): KnownRow | undefined {
-  const isGood = ({ row, generation, codes }: KnownRow): boolean =>
+  const isGood = ({ row, clockState, codes }: KnownRow): boolean =>
     row.status === statuses.good &&
-    generation !== journal.relative?.generation &&
+    clockState !== clockStates.relative &&
     codes.some((code) => quantityOfCode(code)?.cumulative === true);
   const found = journal.findRow(meter, 0, timeS, isGood);
   return found && isGood(found) ? found : undefined;

@@ -188,7 +188,7 @@ export class Sealer {
     if (this.#generations.isNew(request, row)) return undefined;
     const running = this.#generations.of(request);
     const same = (known: KnownRow): boolean =>
-      this.#generations.isOf(request, known.generation) &&
+      this.#generations.isOf(request, known) &&
       (known.row.status === row.status || (row.status === statuses.good && markedStatuses.has(known.row.status))) &&
       equal(known.codes, request.codes) &&
       equal(known.row.values, row.values);

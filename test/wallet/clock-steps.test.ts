@@ -183,6 +183,28 @@ test("relative rows are held against nothing of a clock's time, and nothing agai
   assert.deepEqual(told(wallet), [`I0 ${startS} G`, "R1 1 G", `I2 ${startS + 2} G`, `I2 ${startS + 3} M`]);
 });
 
+test("relative rows give the agent no generation in which a time could come twice", (t) => {
+  const wallet = new WalletFixture(t);
+  wallet.seal([rowAt(startS + 10)]);
+  wallet.secondsPerSeal = 0;
+  wallet.seal([rowAt(1)], relative);
+  wallet.seal([{ ...rowAt(startS + 10), values: [9_999, 9_999] }]);
+  wallet.seal([rowAt(startS + 10)]); // is found
+  wallet.restart();
+  wallet.seal([{ ...rowAt(startS + 9), values: [9_998, 9_998] }]);
+  wallet.clock.pass(1);
+  wallet.seal([rowAt(startS + 11)]);
+  const at = [`I0 ${startS + 10} G`, "R1 1 G", `I2 ${startS + 10} M`, `I2 ${startS + 9} M`, `I2 ${startS + 11} G`];
+  assert.deepEqual(told(wallet), at);
+  // Control: where the clock itself was set back meanwhile, the time comes a second time.
+  wallet.bootId = new Uint8Array(16).fill(2);
+  wallet.clock.boot(startS - 1_000);
+  wallet.restart();
+  wallet.seal([rowAt(1)], relative);
+  wallet.seal([{ timeS: startS - 1_000, status: 0, values: [9_999, 9_999] }]);
+  assert.deepEqual(told(wallet).slice(5), ["R3 1 G", `I4 ${startS - 1_000} G`]);
+});
+
 test("1,000 seeded requests over jumps, boots and restarts: no slot twice in a generation, never S, the chain holds", (t) => {
   const random = randomOfRun();
   const wallet = new WalletFixture(t, { segments: 64, segmentBlocks: 64 });

@@ -121,6 +121,33 @@ test("no statement goes over a fall, a change of the meter, a clock that went ba
   assert.throws(() => wallet.ask({ type: "statement", meter: 0, fromS: 900, toS: 900 }), refusal("period-not-held"));
 });
 
+test("readings of no clock's time, of whatever boot, begin no statement", (t) => {
+  const wallet = quarterHours(t);
+  wallet.secondsPerSeal = 0;
+  wallet.clock.pass(2_000);
+  wallet.seal([{ timeS: 900, status: 0, values: [1, 1] }], { codes, relative: true });
+  wallet.bootId = new Uint8Array(16).fill(2);
+  wallet.restart();
+  wallet.seal([{ timeS: 900, status: 0, values: [2, 2] }], { codes, relative: true });
+  seal(wallet, 2, [5_000, 10]);
+  const ask = (): unknown => wallet.ask({ type: "statement", meter: 0, fromS: 900, toS: startS + 2 * slotS });
+  assert.throws(ask, refusal("period-not-held"));
+  assert.equal(stated(wallet, 2, 2).registers[0]?.stand, 5_000, "control: of a clock's time");
+});
+
+test("a row off its slot, and an older time that came after it: refused, and the wallet goes on", (t) => {
+  const wallet = quarterHours(t);
+  wallet.secondsPerSeal = 0;
+  wallet.clock.pass(60);
+  wallet.seal([{ timeS: startS + 5, status: 0, values: [1_000, 0] }], { codes });
+  wallet.clock.set(startS);
+  wallet.seal([{ timeS: startS, status: 0, values: [1_000, 0] }], { codes });
+  const period = { meter: 0, fromS: startS + 5, toS: startS + 6 };
+  assert.throws(() => wallet.ask({ type: "statement", ...period }), refusal("period-not-held"));
+  const before = wallet.ask({ type: "statement", ...period, fromS: startS });
+  assert.ok(readStatementAnswer(before), "control: a period of the same rows");
+});
+
 test("a meter that fell while nobody could hold it against a stand is seen by the statement", (t) => {
   const wallet = quarterHours(t);
   seal(wallet, 0, [1_000, 0]);
