@@ -1,12 +1,14 @@
 /**
  * Which good rows cannot be true: a register that falls (M), more energy than the meter's connection can carry (O). They are
- * sealed all the same, marked, and a full node does not book them. The reference is the last good row of meter and plan.
+ * sealed all the same, marked, and a full node does not book them. The reference is the last good row of meter and plan; for
+ * a register that the plan never had, that of another plan: all of them read the same meter.
  */
 import type { Clock } from "../platform/clock.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { statuses } from "../protocol/reading-status.ts";
 import { eventCodes, type RecordEvent, type Row } from "../protocol/record.ts";
 import type { Journal } from "./journal.ts";
+import { plansMax } from "./journal-body.ts";
 import type { PolicyMeter } from "./policy.ts";
 
 /** How far the moments of two readings may lie off the ends of their slots together. */
@@ -53,10 +55,10 @@ export class Plausibility {
       .filter(({ quantity }) => quantity?.cumulative === true)
       .map(({ code, index, quantity }) => ({ code, index, isEnergy: quantity?.unit === "Wh" }));
     const key = `${meter.index}/${plan}`;
-    const references = this.#known(key, meter.index, plan);
+    const references = this.#known(meter.index, plan);
     const fallen = new Set(this.#fallen);
     const events: RecordEvent[] = [];
-    const offsetS = (this.#clock.wallMs() - this.#clock.monotonicMs()) / 1_000;
+    const now = { timeS: this.#clock.wallMs() / 1_000, takenS: this.#clock.monotonicMs() / 1_000 };
     const judged = rows.map((row): Row => {
       if (row.status !== statuses.good || registers.length === 0) return row;
       const fell = registers.filter(
@@ -73,11 +75,11 @@ export class Plausibility {
         }
       }
       if (fell.length > 0) return { ...row, status: statuses.manipulated };
-      const takenS = row.timeS - offsetS;
       const next = registers.map(({ code, index, isEnergy }): [number, Reference] => {
         const stand = row.values[index] as number;
         const before = references.get(code);
-        const creditWh = isEnergy ? creditOf(meter, before, { stand, timeS: row.timeS, takenS }) : 0;
+        const { takenS, lastedS } = takenAt(row.timeS, before, now);
+        const creditWh = isEnergy ? creditOf(meter, before, { stand, lastedS }) : 0;
         return [code, { stand, timeS: row.timeS, takenS, creditWh }];
       });
       if (next.some(([, { creditWh }]) => creditWh < 0)) return { ...row, status: statuses.outOfRange };
@@ -91,8 +93,17 @@ export class Plausibility {
     return { rows: judged, events, keep };
   }
 
-  #known(key: string, meter: number, plan: number): References {
-    const known = this.#references.get(key);
+  /** References of a plan: its own, and where it has none for a register, the newest of another plan. */
+  #known(meter: number, plan: number): References {
+    const others = Array.from({ length: plansMax }, (_, other) => other).filter((other) => other !== plan);
+    const inherited = others
+      .flatMap((other) => [...this.#knownOf(meter, other)])
+      .sort(([, a], [, b]) => a.timeS - b.timeS);
+    return new Map([...inherited, ...this.#knownOf(meter, plan)]);
+  }
+
+  #knownOf(meter: number, plan: number): References {
+    const known = this.#references.get(`${meter}/${plan}`);
     return new Map(
       (this.#journal.lastRow(meter, plan)?.registers ?? []).map(([code, stand, timeS]) => {
         const reference = known?.get(code);
@@ -104,19 +115,35 @@ export class Plausibility {
 }
 
 /**
- * The credit that is left after a row, in Wh; negative where the meter cannot have counted so much. Between rows of this process
- * the monotonic clock tells how long they lie apart, whatever happened to the wall clock meanwhile.
+ * When a row was taken by the monotonic clock, and how long after its reference; undefined where nobody can say: the reference is
+ * of before this process, by a clock that was ahead of this one. A row that names a time before its reference was not taken
+ * before it, else its successor had all the time between for energy that no connection carries.
  */
+function takenAt(
+  timeS: number,
+  before: Reference | undefined,
+  now: { readonly timeS: number; readonly takenS: number },
+): { readonly takenS: number; readonly lastedS: number | undefined } {
+  const offsetS = now.timeS - now.takenS;
+  const takenS = timeS - offsetS;
+  if (before === undefined) return { takenS, lastedS: undefined };
+  if (before.takenS === undefined && timeS <= before.timeS) {
+    if (before.timeS === 0 || now.timeS <= before.timeS) return { takenS, lastedS: undefined };
+    return { takenS: now.takenS, lastedS: now.timeS - before.timeS };
+  }
+  if (before.timeS === 0) return { takenS, lastedS: undefined };
+  const beforeS = before.takenS ?? before.timeS - offsetS;
+  return { takenS: Math.max(takenS, beforeS), lastedS: Math.max(0, takenS - beforeS) };
+}
+
+/** The credit that is left after a row, in Wh; negative where the meter cannot have counted so much. */
 function creditOf(
   { powerMaxW, resolutionWh }: PolicyMeter,
   before: Reference | undefined,
-  row: { stand: number; timeS: number; takenS: number },
+  row: { readonly stand: number; readonly lastedS: number | undefined },
 ): number {
   const most = resolutionWh + (powerMaxW * momentToleranceS) / 3_600;
-  if (powerMaxW === 0 || before === undefined) return most;
-  const lastedS = before.takenS === undefined ? row.timeS - before.timeS : row.takenS - before.takenS;
-  // A row of before this process, by a clock that was ahead of this one: nobody knows how long it lasted.
-  if (before.takenS === undefined && (before.timeS === 0 || lastedS <= 0)) return most;
-  const couldWh = (powerMaxW * Math.max(0, lastedS)) / 3_600;
+  if (powerMaxW === 0 || before === undefined || row.lastedS === undefined) return most;
+  const couldWh = (powerMaxW * row.lastedS) / 3_600;
   return Math.min(most, Math.min(most, before.creditWh) + couldWh - (row.stand - before.stand));
 }

@@ -152,6 +152,7 @@ export class Wallet {
 
   /** One step of the check of the whole ring: what is missing is sealed as an event. Gives the holes; undefined at the end. */
   checkNext(): readonly Hole[] | undefined {
+    if (this.#ended) return undefined;
     const { done, value: holes } = this.#check.next();
     if (done) return undefined;
     this.#holes += holes.length;

@@ -226,6 +226,47 @@ test("after a restart the time between the rows counts; where the clock went bac
   assert.equal(letters(wallet).join(""), "GOGO");
 });
 
+test("a time long ago, in a generation that a step began, gives nobody time to make energy in", (t) => {
+  const wallet = minutes(t, { powerMaxW: 6_000, resolutionWh: 10 });
+  sealStands(wallet, [1_000]);
+  wallet.secondsPerSeal = 0;
+  wallet.clock.pass(60);
+  wallet.clock.set(startS + 30);
+  const yearS = 365 * 86_400;
+  sealStands(wallet, [1_000], 60, startS - yearS); // nothing says that it is not so
+  sealStands(wallet, [1_000 + 365 * 24 * 6_000], 60, startS + 60);
+  assert.equal(letters(wallet).join(""), "GGO");
+  sealStands(wallet, [1_100], 60, startS + 120 - 30);
+  assert.equal(letters(wallet).join(""), "GGOG", "control: what can be true is believed");
+});
+
+test("a row that names a time before its reference is held against what has passed by the wallet's own clock", (t) => {
+  const wallet = minutes(t, { powerMaxW: 6_000, resolutionWh: 10 });
+  sealStands(wallet, [1_000]);
+  wallet.restart();
+  wallet.secondsPerSeal = 0;
+  wallet.clock.pass(60);
+  wallet.clock.set(startS + 90);
+  sealStands(wallet, [50_000_000], 60, startS - 86_400);
+  sealStands(wallet, [1_100], 60, startS - 86_400 + 60);
+  assert.equal(letters(wallet).join(""), "GOG");
+});
+
+test("a plan that begins is held against what the others have of the same registers", (t) => {
+  const wallet = minutes(t, { powerMaxW: 6_000, resolutionWh: 10 });
+  sealStands(wallet, [1_000]);
+  const thin = (minute: number, stand: number, plan: number): unknown =>
+    wallet.seal([{ timeS: startS + 60 * minute, status: 0, values: [stand] }], { codes: [import2], plan });
+  thin(1, 50_000_000, 1);
+  thin(2, 900, 1);
+  thin(3, 1_200, 1);
+  wallet.restart();
+  thin(4, 60_000_000, 2);
+  thin(5, 1_300, 2);
+  thin(5, 1_300, 1);
+  assert.equal(letters(wallet).join(""), "GOMGOGG");
+});
+
 test("other statuses than G are no reference and get no mark", (t) => {
   const wallet = minutes(t, { powerMaxW: 6_000 });
   const seal = (minute: number, status: number, stand: number): unknown =>
