@@ -280,7 +280,8 @@ export class RecordPath {
       };
       touched.set(chain, group);
       group.sequences.add(content.sequence);
-      group.changed ||= placement === "stored" || chain.evidence !== evidenceBefore;
+      const newEvidence = chain.evidence - evidenceBefore;
+      group.changed ||= placement === "stored" || newEvidence > 0;
       if (placement !== "evidence-full") group.kept.push(record);
       group.repeated ||= placement === "duplicate";
       if (placement === "duplicate") duplicates++;
@@ -289,6 +290,9 @@ export class RecordPath {
         const { epoch, sequence } = content;
         events.push({ event: "stored", device: device.did, epoch, sequence, state: "held", chain });
       }
+      // Records that waited for this one, and speak of another, are evidence from now on: a conflict as if they came just now.
+      const left = placement === "stored" ? newEvidence : newEvidence - 1;
+      for (let i = 0; i < left; i++) refused.push({ reason: "fork", message });
       const next = await this.#announce(tx, record, placement, nowMs);
       if (next !== undefined) announced.push({ device: device.name, epoch: next });
     }

@@ -279,6 +279,7 @@ test("a fork behind the tail is evidence in either order, with all that hangs on
       ],
       order,
     );
+    assert.equal(node.path.counts.refused.fork, 3, `${order}: each is told, also one that had taken a place`);
     assert.equal(node.count("records"), 4, order);
     assert.equal(node.count("evidence"), 3, order);
     for (const { sequence, digest } of forked) {
