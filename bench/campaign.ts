@@ -76,8 +76,14 @@ export async function runCampaign(name: string, body: (campaign: Campaign) => Pr
     process.exitCode = 64;
     return;
   }
-  for (const signal of ["SIGINT", "SIGTERM"] as const)
-    process.once(signal, () => void campaign.end().then(() => process.exit(1)));
+  let broken: Promise<never> | undefined;
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    // That of running-program-fixture.ts would end this process before its folders are gone.
+    process.removeAllListeners(signal);
+    process.once(signal, () => {
+      broken ??= campaign.end().then(() => process.exit(1));
+    });
+  }
   try {
     const outcome = await body(campaign);
     const line = { name, seed: campaign.random.seed, ...outcome };
@@ -85,6 +91,7 @@ export async function runCampaign(name: string, body: (campaign: Campaign) => Pr
     process.stdout.write(`${JSON.stringify(line)}\n`);
     process.exitCode = outcome.holds ? 0 : 1;
   } catch (error) {
+    await broken; // what it used was taken from under it
     await campaign.end();
     if (!(error instanceof Missing)) throw error;
     process.stderr.write(`${name}: ${error.message}\n`);
