@@ -40,7 +40,8 @@ const environmentNames = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "CREDENTIALS_D
 
 /**
  * Node's flags for the wallet: no file but its own, no child process, worker, addon or inspector, no JIT (so that the unit
- * can forbid writable executable memory), a small heap.
+ * can forbid writable executable memory), a small heap. Throws {@link CommandError} where a path has a "*", which Node would
+ * take for all paths that begin as it does.
  */
 export function walletNodeFlags(paths: {
   program: string;
@@ -53,6 +54,12 @@ export function walletNodeFlags(paths: {
 }): string[] {
   const writable = [paths.data, ...paths.socket, ...(paths.device === undefined ? [] : [paths.device])];
   const readable = [paths.program, ...writable, ...paths.readable];
+  const wild = readable.find((path) => path.includes("*"));
+  if (wild !== undefined)
+    throw new CommandError(
+      exitCodes.usage,
+      `${wild}: a path without * was expected, since Node's permissions would open whatever begins like it; choose another`,
+    );
   return [
     "--permission",
     ...readable.map((path) => `--allow-fs-read=${path}`),

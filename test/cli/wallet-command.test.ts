@@ -199,6 +199,23 @@ test("under those flags no other file, no process, worker, addon, debugger, data
     assert.equal(control[name], "allowed", name);
 });
 
+test("a path with a star, which would open its neighbours, is refused; one with a comma opens only itself", async () => {
+  const program = path.join(import.meta.dirname, "sample-program.ts");
+  const flagsOf = (data: string): string[] => walletNodeFlags({ program, data, socket: [], readable: [] });
+  assert.throws(() => flagsOf(`${folder.root}/*`), /a path without \* was expected/);
+  const other = path.join(folder.root, "starred");
+  writeFileSync(other, "");
+  const sees = (flags: string[]): string => {
+    const asked = `process.stdout.write(String(process.permission.has("fs.write", ${JSON.stringify(other)})))`;
+    return spawnSync(process.execPath, [...flags, "-e", asked], { encoding: "utf8" }).stdout;
+  };
+  const comma = path.join(folder.root, `x,${other}`);
+  mkdirSync(comma, { recursive: true });
+  assert.equal(sees(flagsOf(comma)), "false");
+  const star = flagsOf("/DATA").map((flag) => flag.replace("/DATA", path.join(folder.root, "star*")));
+  assert.equal(sees(star), "true", "control: what Node makes of a star");
+});
+
 test("of several wallets started at once on one folder, one runs", async () => {
   for (let round = 0; round < 3; round++) {
     const wallets = Array.from({ length: 4 }, (_, i) => folder.run(["--socket", path.join(folder.root, `${i}.sock`)]));
