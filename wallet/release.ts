@@ -27,8 +27,11 @@ export interface ReleaseOptions {
   readonly nodes: readonly PinnedNode[];
   /** kid of the device's name. */
   readonly device: Uint8Array;
-  /** Called when a verified receipt contradicts the running epoch: this card is older than the node's, or has a twin. */
-  readonly onContradiction: (contradiction: Contradiction) => void;
+  /**
+   * Called when a verified receipt contradicts the running epoch: this card is older than the node's, or has a twin. Gives
+   * what there is to say of it, for people.
+   */
+  readonly onContradiction: (contradiction: Contradiction) => string;
 }
 
 export class Releases {
@@ -75,8 +78,8 @@ export class Releases {
     const last = epoch.epoch === journal.epoch ? journal.nextSequence - 1 : epoch.last;
     const newest = ranges.at(-1) ?? (digest && { last: through, digest });
     if (newest && newest.last > last) {
-      this.#contradicted(epoch, newest);
-      throw new WalletRefusal("receipt-beyond-sealed", `${newest.last}, sealed up to ${last}`);
+      const said = this.#contradicted(epoch, newest);
+      throw new WalletRefusal("receipt-beyond-sealed", `${newest.last}, sealed up to ${last}${said}`);
     }
     for (const range of ranges) this.#checkDigest(epoch, range);
     if (digest && through > epoch.through) {
@@ -109,13 +112,13 @@ export class Releases {
       throw new WalletRefusal("receipt-digest-mismatch", `${place.last} is void`);
     }
     if (equalBytes(decodeRecord(record, sha256).digest, place.digest)) return;
-    this.#contradicted(epoch, place);
-    throw new WalletRefusal("receipt-digest-mismatch", `record ${place.last}`);
+    const said = this.#contradicted(epoch, place);
+    throw new WalletRefusal("receipt-digest-mismatch", `record ${place.last}${said}`);
   }
 
-  #contradicted({ epoch }: JournalEpoch, { last, digest }: Pick<ReceiptRange, "last" | "digest">): void {
+  #contradicted({ epoch }: JournalEpoch, { last, digest }: Pick<ReceiptRange, "last" | "digest">): string {
     const { journal, onContradiction } = this.#options;
-    if (epoch === journal.epoch) onContradiction({ epoch, sequence: last, digest });
+    return epoch === journal.epoch ? onContradiction({ epoch, sequence: last, digest }) : "";
   }
 
   #record(epoch: number, sequence: number): Uint8Array | undefined {

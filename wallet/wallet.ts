@@ -25,6 +25,7 @@ import {
 } from "../protocol/wallet-message.ts";
 import { timeOf } from "./clock-state.ts";
 import type { Journal } from "./journal.ts";
+import { epochsMax } from "./journal-epochs.ts";
 import { sha256 } from "./journal-segments.ts";
 import type { Hole } from "./journal-walk.ts";
 import type { DeviceKey } from "./keystore.ts";
@@ -99,7 +100,7 @@ export class Wallet {
     const { bootId = randomBytes(16), timeMarks } = options;
     const sealing = { journal, policy, key, kid: this.#kid, clock, bootId: new Uint8Array(bootId) };
     this.#sealer = new Sealer({ ...sealing, ...(timeMarks !== undefined && { timeMarks }) });
-    const onContradiction = (contradiction: Contradiction): void => this.#contradicted(contradiction);
+    const onContradiction = (contradiction: Contradiction): string => this.#contradicted(contradiction);
     this.#releases = new Releases({ journal, nodes: policy.nodes, device: this.#device, onContradiction });
     if (!options.retired) this.#sealer.begin(this.#startEvents());
     this.#check = journal.check();
@@ -261,13 +262,18 @@ export class Wallet {
   }
 
   /** A receipt shows that this card is older than what the node has, or has a twin: what comes now is an epoch of its own. */
-  #contradicted({ epoch, sequence, digest }: Contradiction): void {
+  #contradicted({ epoch, sequence, digest }: Contradiction): string {
     const { journal, clock, retired } = this.#options;
     const nowMs = clock.monotonicMs();
     const recently = this.#contradictedMs !== undefined && nowMs - this.#contradictedMs < contradictionEveryMs;
-    if (retired || recently || !journal.canBeginEpoch) return;
-    if (this.#sealer.beginEpoch([eventCodes.epochBegun, epochReasons.contradicted, epoch, sequence, digest]))
-      this.#contradictedMs = nowMs;
+    if (retired) return "";
+    if (recently) return "; no new epoch begins within ten minutes of another";
+    if (!journal.canBeginEpoch)
+      return `; no new epoch begins, since the journal has records of ${epochsMax}: it goes on in this one until the oldest are released and overwritten`;
+    const event = [eventCodes.epochBegun, epochReasons.contradicted, epoch, sequence, digest] as const;
+    if (!this.#sealer.beginEpoch(event)) return "; no new epoch begins while the journal is full";
+    this.#contradictedMs = nowMs;
+    return "; a new epoch begins";
   }
 
   #statement({ meter: index, fromS, toS }: WalletRequest & { type: "statement" }): Uint8Array {

@@ -59,6 +59,39 @@ test("a receipt beyond what is sealed begins a new epoch, whose first record say
   for (const each of [epoch, running]) checkChain(wallet.records(each), wallet.key.publicKey);
 });
 
+test("with sixteen epochs in the ring no receipt begins another: the refusal says so, and the wallet goes on", (t) => {
+  const wallet = new WalletFixture(t, { segments: 8 });
+  const contradict = (): string => {
+    wallet.clock.pass(601);
+    const lie = { epoch: wallet.journal.epoch, through: 9_999, digest: new Uint8Array(32).fill(9) };
+    try {
+      release(wallet, lie);
+    } catch (error) {
+      refusal("receipt-beyond-sealed")(error);
+      return (error as Error).message;
+    }
+    return "taken";
+  };
+  for (let epochs = 1; epochs < 16; epochs++) assert.match(contradict(), /; a new epoch begins\)$/);
+  const running = wallet.journal.epoch;
+  assert.match(contradict(), /no new epoch begins, since the journal has records of 16/);
+  assert.equal(wallet.journal.epoch, running);
+  wallet.seal([rowAt(startS + 20_000)]);
+  wallet.restart();
+  assert.equal(wallet.hello().earlierEpochs.length, 15);
+  assert.equal(wallet.journal.epoch, running);
+  for (const { epoch: each } of wallet.journal.epochs) checkChain(wallet.records(each), wallet.key.publicKey);
+  // Once the oldest are released and overwritten there is room for another.
+  for (const { epoch: each, last } of wallet.journal.epochs)
+    release(wallet, { epoch: each, through: last, digest: digestIn(wallet, each, last) });
+  for (let i = 1; !wallet.journal.canBeginEpoch; i++) {
+    assert.ok(i < 500);
+    const [through = 0] = wallet.seal([rowAt(startS + 20_000 + i)]);
+    release(wallet, { epoch: running, through, digest: wallet.digestOf(through) });
+  }
+  assert.match(contradict(), /; a new epoch begins\)$/);
+});
+
 test("so does another digest for a record that is there; a void sequence's digest does not", (t) => {
   const { wallet } = olderCard(t);
   wallet.seal([rowAt(startS + 20)]);
