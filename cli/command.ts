@@ -65,7 +65,10 @@ export function usageError(program: string, got: string): CommandError {
   });
 }
 
-/** parseArgs, strict, with errors that name the command (`ecp read`) and exactly these positional arguments. */
+/**
+ * parseArgs, strict, with errors that name the command (`ecp read`) and exactly these positional arguments; those in brackets
+ * may be missing.
+ */
 export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
   command: string,
   args: readonly string[],
@@ -76,10 +79,11 @@ export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
   try {
     parsed = parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {
-    throw usageError(command, optionProblem(error as Error));
+    throw usageError(command, optionProblem(error as Error, Object.keys(options)));
   }
   const given = parsed.positionals.length;
-  if (given !== positionals.length)
+  const needed = positionals.filter((name) => !name.startsWith("[")).length;
+  if (given < needed || given > positionals.length)
     throw usageError(
       command,
       given > positionals.length
@@ -90,7 +94,9 @@ export function parseCommand<T extends NonNullable<ParseArgsConfig["options"]>>(
 }
 
 /** Node's words; where a value begins with a dash they are three lines of advice, of which the first has the flag. */
-function optionProblem(error: Error): string {
+function optionProblem(error: Error, options: readonly string[]): string {
+  const unknown = /^Unknown option '([^']*)'/.exec(error.message)?.[1];
+  if (unknown !== undefined) return `the option ${unknown}; known are ${options.map((name) => `--${name}`).join(", ")}`;
   const flag = /^Option '(?:-\w, )?(--[\w-]+)[^']*' argument is ambiguous/.exec(error.message)?.[1];
   return flag === undefined
     ? error.message
@@ -161,7 +167,7 @@ async function dispatch(program: Program, args: readonly string[]): Promise<numb
   if (first === undefined) throw usageError(program.name, "no command");
   if (first === "help" || first === "--help" || first === "-h") return print(await help(program, args.slice(1)));
   const found = find(program, args);
-  if (!found) throw usageError(program.name, `the command ${first}`);
+  if (!found) throw unknownCommand(program, first);
   const command = await found.load();
   if (found.rest.includes("--help") || found.rest.includes("-h"))
     return print(`${command.usage}\n\n${program.exitHelp}\n`);
@@ -180,18 +186,42 @@ function find(program: Program, args: readonly string[]) {
 async function help(program: Program, words: readonly string[]): Promise<string> {
   if (words.length > 0) {
     const found = find(program, words);
-    if (!found) throw usageError(program.name, `the command ${words.join(" ")}`);
-    return `${(await found.load()).usage}\n\n${program.exitHelp}\n`;
+    if (found) return `${(await found.load()).usage}\n\n${program.exitHelp}\n`;
+    const group = commandsBelow(program, words.join(" "));
+    if (group.length === 0) throw unknownCommand(program, words.join(" "));
+    const below = await summaries(program, group, longestOf(group) + 2);
+    return `Usage: ${program.name} COMMAND …\n\n${below}\n${program.name} help COMMAND says more\n`;
   }
   const names = Object.keys(program.commands);
-  const width = Math.max(...names.map((name) => name.length)) + 2;
-  const lines = await Promise.all(
-    Object.entries(program.commands).map(async ([name, load]) => `  ${name.padEnd(width)}${(await load()).summary}\n`),
-  );
+  const width = longestOf(names) + 2;
   return (
-    `${program.name}: ${program.intro}\n\nUsage: ${program.name} COMMAND …\n\n${lines.join("")}` +
+    `${program.name}: ${program.intro}\n\nUsage: ${program.name} COMMAND …\n\n${await summaries(program, names, width)}` +
     `  ${"help".padEnd(width)}${program.name} help COMMAND says more\n` +
     `  ${"--version".padEnd(width)}the version of this program\n\n${program.exitHelp}\n`
+  );
+}
+
+async function summaries(program: Program, names: readonly string[], width: number): Promise<string> {
+  const lines = await Promise.all(
+    names.map(async (name) => `  ${name.padEnd(width)}${(await program.commands[name]?.())?.summary}\n`),
+  );
+  return lines.join("");
+}
+
+function longestOf(names: readonly string[]): number {
+  return Math.max(...names.map((name) => name.length));
+}
+
+/** The commands of two words that begin with this one. */
+function commandsBelow(program: Program, word: string): string[] {
+  return Object.keys(program.commands).filter((name) => name.startsWith(`${word} `));
+}
+
+function unknownCommand(program: Program, word: string): CommandError {
+  const group = commandsBelow(program, word);
+  return usageError(
+    program.name,
+    `the command ${word}${group.length > 0 ? ` alone; there are ${group.join(", ")}` : ""}`,
   );
 }
 

@@ -111,7 +111,7 @@ export const restore: WalletCommand = async (args) => {
     process.stdout.write(`${didKeyOf(file.nameKey)}
   restored in ${data}, from ${from}
   epoch    ${epoch}: full nodes store it and book nothing of it until their operator agrees:
-           ecp-node epoch accept ${didKeyOf(file.nameKey)} ${epoch}
+           ecp-node epoch accept ${didKeyOf(file.nameKey)} ${epoch} --data DIR
   next     'ecp config apply' and 'ecp pin' make its policy anew; never run it beside the wallet that it was taken from
 `);
   } finally {

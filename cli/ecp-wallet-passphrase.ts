@@ -84,7 +84,9 @@ function readPassphraseFile(path: string): Buffer {
     throw new PassphraseError(`cannot read the passphrase file ${path}: ${(error as Error).message}`);
   }
   try {
-    const { mode } = fstatSync(descriptor);
+    const stats = fstatSync(descriptor);
+    if (stats.isDirectory()) throw new PassphraseError(`${path} is a folder, where a passphrase file was expected`);
+    const { mode } = stats;
     if ((mode & 0o077) !== 0 && !isCredential(path))
       throw new PassphraseError(
         `${path} has mode ${(mode & 0o777).toString(8).padStart(4, "0")}, so others can read it; do: chmod 600 ${path}`,

@@ -49,8 +49,13 @@ const program: Program = {
     });
     if (error instanceof WalletUnavailable)
       return new CommandError(exit.unavailable, text("a wallet that answers", "the wallet's socket", "ecp status"));
-    if (error instanceof WalletRefusal)
-      return new CommandError(exit.failed, text("the wallet to agree", "the wallet", "ecp status"));
+    if (error instanceof WalletRefusal) {
+      const todo =
+        error.reason === "period-not-held"
+          ? "choose a period that is sealed at both ends: 'ecp-wallet journal list' shows what is; the last minute may not be yet"
+          : "ecp status";
+      return new CommandError(exit.failed, text("the wallet to agree", "the wallet", todo));
+    }
     if (error instanceof Refusal)
       return new CommandError(
         exit.badData,

@@ -269,7 +269,7 @@ meters:
     line: main
     unit: ${unit}
     profile: ${profile}
-    interval_s: ${intervalS}                  # on the clock's own multiples: 60 is the full minute, 900 the quarter hour
+    interval_s: ${`${intervalS}`.padEnd(20)}# on the clock's own multiples: 60 is the full minute, 900 the quarter hour
     # power_max_w: 43000            # what the connection can carry; more is marked, not booked
     # resolution_wh: 1000           # steps of the meter's energy registers, for the same
     # quantities: [active-energy-import, active-energy-export]
@@ -291,12 +291,11 @@ function nextSteps(folder: string, file: string, passphraseFile: string, did: st
     [`ecp pin answer.cose ${config}`, "believe that full node's receipts"],
     [`ecp run ${config}`, "wallet and agent; 'ecp status' tells how it goes"],
   ] as const;
-  const width = Math.max(...commands.map(([command]) => command.length));
-  const steps = commands.map(([command, why]) => `  ${command.padEnd(width)}  ${why}`).join("\n");
+  const steps = commands.map(([command, why]) => `  ${command}\n      ${why}`).join("\n");
   return `A hub is set up in ${folder}
   its name    ${did}
   settings    ${file}
-  passphrase  ${passphraseFile}${made ? " (random, mode 0600; keep a copy elsewhere: without it the key is lost)" : ""}
+  passphrase  ${passphraseFile}${made ? "\n              (random, mode 0600; keep a copy elsewhere: without it the key is lost)" : ""}
   wallet      ${join(folder, "wallet")}
 
 Next:

@@ -18,7 +18,8 @@ Without it, what the new meter shows below the old one's stands is sealed with s
   async run(args) {
     const options = { ...configOption, reason: { type: "string" } } as const;
     const { values, positionals } = parseCommand(name, args, options, ["NAME"]);
-    const reason = values.reason?.trim() ?? "";
+    if (values.reason === undefined) throw usageError(name, "no --reason TEXT");
+    const reason = values.reason.trim();
     if (reason === "" || Buffer.byteLength(reason) > reasonBytesMax)
       throw usageError(name, `--reason '${reason}'; a text of 1 to ${reasonBytesMax} bytes was expected`);
     const hub = readHubFile(values.config);

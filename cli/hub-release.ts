@@ -54,7 +54,9 @@ Exit status 1: the wallet refused a receipt; 65: the file is damaged.`,
       const others = refused.map(
         ({ epoch, refused: reason, detail }) => `  epoch ${epoch}: REFUSED [${reason}]: ${detail}\n`,
       );
-      process.stdout.write(`${file}: ${receipts.length} receipts\n${[...lines, ...others].join("")}`);
+      process.stdout.write(
+        `${file}: ${receipts.length} ${receipts.length === 1 ? "receipt" : "receipts"}\n${[...lines, ...others].join("")}`,
+      );
     }
     return refused.length > 0 ? exit.failed : exit.ok;
   },

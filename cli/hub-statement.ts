@@ -1,5 +1,6 @@
 /** ecp statement: what a meter's registers showed at the ends of a period, signed by the wallet. */
 import { contentTypes } from "../protocol/cose-sign1.ts";
+import { didKeyOf } from "../protocol/public-key.ts";
 import { decodeStatement } from "../protocol/statement.ts";
 import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
 import { type Hub, readHubFile } from "./hub-configuration.ts";
@@ -36,12 +37,15 @@ end failed, the last good one of ten slots before it counts; the statement says 
     const meter = meterNamed(hub, values.meter);
     const before = signedMessage(contentTypes.statement);
     checkOutput(values.out, before);
-    const statement = await withWallet(hub, (wallet) => wallet.statement(meter.index, fromS, toS));
+    const { statement, publicKey } = await withWallet(hub, async (wallet) => ({
+      publicKey: (await wallet.hello()).publicKey,
+      statement: await wallet.statement(meter.index, fromS, toS),
+    }));
     writeOutput(values.out, statement, before);
     const { content } = decodeStatement(statement, sha256);
     process.stdout.write(
       `${values.out} is a statement over ${meter.name}\n${statementText(content)}` +
-        `Check it anywhere: ecp verify ${shellWord(values.out)} --device did:key:…\n`,
+        `Check it anywhere: ecp verify ${shellWord(values.out)} --device ${didKeyOf(publicKey)}\n`,
     );
     return exit.ok;
   },

@@ -11,7 +11,7 @@ import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
 import { qrCode } from "./qr-code.ts";
-import { formatTable, localTime } from "./table.ts";
+import { formatTable, localTime, terminalColumns } from "./table.ts";
 
 const clockWords: Record<ClockStateLetter, string> = {
   S: "S (synchronised, seen by the wallet itself)",
@@ -50,6 +50,8 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
       };
       process.stdout.write(`${JSON.stringify({ wallet: walletJson ?? null, agent: agent ?? null })}\n`);
     } else {
+      // First, so that what it says below stays on a small screen.
+      if (wallet && isQrShown) process.stdout.write(`${qrCode(didKeyOf(wallet.nameKey))}\n`);
       if (wallet)
         process.stdout.write(
           warnings(wallet)
@@ -57,7 +59,6 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
             .join(""),
         );
       process.stdout.write(walletText(wallet, configuration.walletSocket));
-      if (wallet && isQrShown) process.stdout.write(`\n${qrCode(didKeyOf(wallet.nameKey))}\n`);
       process.stdout.write(agentText(agent, configuration.agentSocket));
     }
     const well =
@@ -162,8 +163,7 @@ function walletText(wallet: WalletHello | undefined, path: string): string {
 function keyText({ publicKey, nameKey, keyProtection, retired }: WalletHello): string {
   const words = [
     equalBytes(publicKey, nameKey) ? "that of the name" : `rotated, now ${didKeyOf(publicKey)}`,
-    keyProtection === "none" ? "NOT PROTECTED" : "under a passphrase",
-    ...(retired ? ["RETIRED"] : []),
+    retired ? "RETIRED: its seed is gone" : keyProtection === "none" ? "NOT PROTECTED" : "under a passphrase",
   ];
   return words.join(", ");
 }
@@ -197,5 +197,5 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     { title: "lost", align: "right" },
     { title: "line" },
   ] as const;
-  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${agent.waiting} records\n\n${formatTable(columns, rows)}`;
+  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${agent.waiting} records\n\n${formatTable(columns, rows, terminalColumns())}`;
 }

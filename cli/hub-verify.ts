@@ -50,7 +50,7 @@ ${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does no
       return report(
         values.json,
         { file, valid: false, reason: "other-device", device: did },
-        `NOT signed by ${did}: its kid is another key's`,
+        `NOT signed by ${did}: its kid is another key's. Where a key was rotated, --device takes the did:key of the key that signed ('ecp status' on the hub shows it)`,
       );
     try {
       verifyCose(record.cose, publicKey, verifyEd25519);

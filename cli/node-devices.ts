@@ -7,7 +7,7 @@ import { type Command, exit, parseCommand } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { epochCause } from "./node-device.ts";
 import { shellWord } from "./shell-word.ts";
-import { formatTable, localTime } from "./table.ts";
+import { formatTable, localTime, terminalColumns } from "./table.ts";
 
 export const nodeDevices: Command = {
   summary: "list the enrolled devices and what is stored of each",
@@ -126,5 +126,6 @@ function asTable(devices: readonly DeviceSummary[]): string {
       { title: "state" },
     ],
     rows,
+    terminalColumns(),
   );
 }

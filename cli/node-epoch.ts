@@ -1,6 +1,6 @@
 /** ecp-node epoch: which epochs a device has begun, and what the owner says of those that are held. */
 import { withRecordPath } from "../fullnode/offline-path.ts";
-import type { DeviceSummary } from "../fullnode/store.ts";
+import type { DeviceSummary, Store } from "../fullnode/store.ts";
 import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { decide } from "../fullnode/succession.ts";
 import { createLog } from "../platform/log.ts";
@@ -8,7 +8,7 @@ import { didKeyOf } from "../protocol/public-key.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { epochCause, epochState, findDevice, findEpoch } from "./node-device.ts";
-import { formatTable, localTime } from "./table.ts";
+import { formatTable, localTime, terminalColumns } from "./table.ts";
 
 /** So that a slip of the fingers decides nothing about another device. */
 const nameLengthMin = 8;
@@ -16,45 +16,63 @@ const nameLengthMin = 8;
 const settlingTriesMax = 5;
 
 export const nodeEpochList: Command = {
-  summary: "list the epochs of a device, which are held and why",
-  usage: `Usage: ecp-node epoch list DEVICE --data DIR [--json]
+  summary: "list the epochs of the devices, which are held and why",
+  usage: `Usage: ecp-node epoch list [DEVICE] --data DIR [--json]
 
 An epoch is a run of sequences that a wallet began. Booked are those of the enrolment, those that a rotation of the key announced,
 and those that you have accepted. Any other is HELD: its records are stored and acknowledged, and not booked.`,
 
   async run(args) {
     const options = { ...dataOption, json: { type: "boolean" } } as const;
-    const { values, positionals } = parseCommand("ecp-node epoch list", args, options, ["DEVICE"]);
+    const { values, positionals } = parseCommand("ecp-node epoch list", args, options, ["[DEVICE]"]);
     const data = requireData("ecp-node epoch list", values.data);
     const store = openSqliteStore(data);
     try {
-      const device = findDevice(store.devices(), positionals[0] as string, data);
-      const rows = [];
-      for (const epoch of device.epochs) {
-        const cause = await epochCause(store, device, epoch);
-        const { held, decision, records, settled, lastReceivedMs, parent, ended, evidence } = epoch;
-        const json = { device: didKeyOf(device.publicKey), epoch: epoch.epoch, held, decision, records, settled };
-        if (values.json)
-          process.stdout.write(`${JSON.stringify({ ...json, evidence, cause, ...(parent && { parent }), ended })}\n`);
-        const last = lastReceivedMs > 0 ? localTime(lastReceivedMs) : "never";
-        rows.push([`${epoch.epoch}`, epochState(epoch), `${records}`, `${settled}`, `${evidence}`, last, cause]);
-      }
-      const columns = [
-        { title: "epoch", align: "right" },
-        { title: "state" },
-        { title: "stored", align: "right" },
-        { title: "booked", align: "right" },
-        { title: "forks", align: "right" },
-        { title: "last record" },
-        { title: "why" },
-      ] as const;
-      if (!values.json) process.stdout.write(`${didKeyOf(device.publicKey)}\n\n${formatTable(columns, rows)}`);
+      const devices = store.devices();
+      const [wanted] = positionals;
+      const listed = wanted === undefined ? devices : [findDevice(devices, wanted, data)];
+      if (listed.length === 0 && !values.json) process.stdout.write("No device is enrolled yet.\n");
+      for (const [i, device] of listed.entries())
+        process.stdout.write(
+          values.json ? await epochLines(store, device) : `${i > 0 ? "\n" : ""}${await epochTable(store, device)}`,
+        );
       return exit.ok;
     } finally {
       store.close();
     }
   },
 };
+
+async function epochLines(store: Store, device: DeviceSummary): Promise<string> {
+  let lines = "";
+  for (const epoch of device.epochs) {
+    const { held, decision, records, settled, parent, ended, evidence } = epoch;
+    const json = { device: didKeyOf(device.publicKey), epoch: epoch.epoch, held, decision, records, settled, evidence };
+    const cause = await epochCause(store, device, epoch);
+    lines += `${JSON.stringify({ ...json, cause, ...(parent && { parent }), ended })}\n`;
+  }
+  return lines;
+}
+
+async function epochTable(store: Store, device: DeviceSummary): Promise<string> {
+  const rows = [];
+  for (const epoch of device.epochs) {
+    const { records, settled, lastReceivedMs, evidence } = epoch;
+    const last = lastReceivedMs > 0 ? localTime(lastReceivedMs) : "never";
+    const cause = await epochCause(store, device, epoch);
+    rows.push([`${epoch.epoch}`, epochState(epoch), `${records}`, `${settled}`, `${evidence}`, last, cause]);
+  }
+  const columns = [
+    { title: "epoch", align: "right" },
+    { title: "state" },
+    { title: "stored", align: "right" },
+    { title: "booked", align: "right" },
+    { title: "forks", align: "right" },
+    { title: "last record" },
+    { title: "why" },
+  ] as const;
+  return `${didKeyOf(device.publicKey)}\n\n${formatTable(columns, rows, terminalColumns())}`;
+}
 
 export const nodeEpochAccept: Command = {
   summary: "book an epoch that is held, now and from now on",

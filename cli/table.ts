@@ -1,23 +1,60 @@
 /** Plain text tables: columns aligned, numbers to the right, nothing cut. */
 
+/** Of the lines that continue another one. */
+const indent = "    ";
+
 export interface Column {
   readonly title: string;
   readonly align?: "right";
 }
 
-export function formatTable(columns: readonly Column[], rows: readonly (readonly string[])[]): string {
+/** Characters that fit on a line of the terminal; where there is none, lines are as long as they are. */
+export function terminalColumns(): number {
+  return process.stdout.columns ?? Number.POSITIVE_INFINITY;
+}
+
+/** A table. Where it is wider than `width`, each row goes on below, indented, at the first column that does not fit. */
+export function formatTable(
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+  width: number = Number.POSITIVE_INFINITY,
+): string {
   const widths = columns.map(({ title }, i) => Math.max(title.length, ...rows.map((row) => (row[i] ?? "").length)));
+  const groups = columnGroups(widths, width);
+  const cell = (cells: readonly string[], i: number): string => {
+    const text = cells[i] ?? "";
+    return columns[i]?.align === "right" ? text.padStart(widths[i] ?? 0) : text.padEnd(widths[i] ?? 0);
+  };
   const line = (cells: readonly string[]) =>
-    columns
-      .map(({ align }, i) => {
-        const cell = cells[i] ?? "";
-        return align === "right" ? cell.padStart(widths[i] ?? 0) : cell.padEnd(widths[i] ?? 0);
-      })
-      .join("  ")
-      .trimEnd();
+    groups
+      .map((group) =>
+        group
+          .map((i) => cell(cells, i))
+          .join("  ")
+          .trimEnd(),
+      )
+      .filter((text, i) => i === 0 || text !== "")
+      .join(`\n${indent}`);
   return [line(columns.map(({ title }) => title)), line(widths.map((width) => "─".repeat(width))), ...rows.map(line)]
     .map((text) => `${text}\n`)
     .join("");
+}
+
+/** Which columns share a line. */
+function columnGroups(widths: readonly number[], width: number): number[][] {
+  const groups: number[][] = [[]];
+  let used = 0;
+  for (const [i, own] of widths.entries()) {
+    const group = groups.at(-1) as number[];
+    if (group.length > 0 && used + own > width) {
+      groups.push([i]);
+      used = indent.length + own + 2;
+    } else {
+      group.push(i);
+      used += own + 2;
+    }
+  }
+  return groups;
 }
 
 /** ISO 8601 in local time with its offset, whole seconds: 2026-03-01T12:00:00+01:00. */

@@ -69,7 +69,7 @@ function rowAtOrBefore(journal: Journal, meter: PolicyMeter, atS: number, sign: 
   }
   throw new WalletRefusal(
     "period-not-held",
-    `no good row of meter ${meter.index} at ${atS}, nor in ${slotsBackMax} slots before it`,
+    `no good row of meter ${meter.index} at ${new Date(atS * 1_000).toISOString()}, nor in ${slotsBackMax} slots before it`,
   );
 }
 

@@ -36,6 +36,14 @@ test("help lists every command; help COMMAND and --help give its usage, and run 
     assert.equal(run(...args.split(" ")).out, "Usage: prog two words\n\nExit status\n   0  done\n");
 });
 
+test("the first word of several commands: help lists them, and alone it is wrong usage that names them", () => {
+  assert.equal(
+    run("help", "line").out,
+    "Usage: prog COMMAND …\n\n  line open   opens\n  line close  closes\n\nprog help COMMAND says more\n",
+  );
+  assert.match(run("line").error, /got: the command line alone; there are line open, line close\n/);
+});
+
 test("--version tells it", () => {
   assert.equal(run("--version").out, "prog 1.2.3\n");
 });
@@ -91,8 +99,14 @@ test("options and positional arguments are taken exactly", () => {
     );
   };
   refused([], /FILE is missing/);
+  for (const given of [[], ["f"]])
+    assert.deepEqual(
+      parseCommand("prog do", given, options, ["[FILE]"]).positionals,
+      given,
+      "in brackets: may be missing",
+    );
   refused(["a", "b"], /one argument too many: b/);
-  refused(["a", "--nope"], /--nope/);
+  refused(["a", "--nope"], /^the option --nope; known are --\w+, --\w+$/);
   refused(["a", "--out"], /--out/);
   refused(["a", "--out", "-1"], /^--out without a value \(write --out=VALUE for one that begins with -\)$/);
   refused(["a", "--json=yes"], /--json/);

@@ -35,6 +35,11 @@ test("a held epoch is shown loudly with its reason and what to type; accepting b
   const typed = /ecp-node (epoch accept .*)/.exec(devices.stdout)?.[1]?.split(" ") ?? [];
   const list = ecpNode("epoch", "list", device.did, "--data", node.data);
   assert.match(list.stdout, /20 +HELD +4 +0/);
+  assert.equal(
+    ecpNode("epoch", "list", "--data", node.data).stdout,
+    list.stdout,
+    "without a name: those of all devices",
+  );
 
   const accepted = ecpNode(...typed);
   assert.equal(accepted.status, 0, accepted.stderr);
