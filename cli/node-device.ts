@@ -66,6 +66,7 @@ export async function epochCause(store: Store, device: DeviceSummary, epoch: Epo
     return `${words}; before it epoch ${before}, known up to record ${last}`;
   }
   if (epoch.decision === "accepted") return "enrolled, or accepted by the owner";
+  if (epoch.decision === "rejected") return "the owner said so";
   return bytes ? "nobody announced it" : "its first record has not come";
 }
 
