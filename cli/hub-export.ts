@@ -1,7 +1,7 @@
 /** ecp export: records out of the journal, signatures intact. */
 import { join } from "node:path";
 import type { WalletClient } from "../agent/wallet-client.ts";
-import { contentTypes } from "../protocol/cose-sign1.ts";
+import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { meteringPacketText } from "../protocol/metering-packet.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { hasValues } from "../protocol/reading-status.ts";
@@ -11,7 +11,7 @@ import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
 import { deviceFileName } from "./hub-verify.ts";
 import { withWallet } from "./hub-wallet.ts";
-import { makeFolder, signedMessage, writeOutput } from "./output-file.ts";
+import { makeFolder, writeOutput } from "./output-file.ts";
 import { recordJson } from "./record-json.ts";
 import { shellWord } from "./shell-word.ts";
 import { sha256 } from "./verification.ts";
@@ -26,7 +26,8 @@ cose    one file a record in DIR (default: ecp-records), SEQUENCE.cose, with ${d
 json    one JSON object a line on stdout: what each record says, and its bytes in base64
 packet  one ECP metering packet (27 keys) a line on stdout for each row of readings that has values
 
-Nothing is overwritten but records. All records that the journal still holds, unless --from and --to name sequences.`,
+Nothing is overwritten: a record that is there must be the same one. All records of the running epoch that the journal still holds,
+unless --from and --to name sequences. 'ecp-wallet journal export --all' writes those of all epochs, as one file for a full node.`,
 
   async run(args) {
     const { values } = parseCommand(
@@ -95,7 +96,8 @@ async function exportRecords(
 
 function write(format: (typeof formats)[number], folder: string, number: number, bytes: Uint8Array): void {
   if (format === "cose") {
-    writeOutput(join(folder, `${number}.cose`), bytes, signedMessage(contentTypes.record));
+    // Another epoch begins at sequence 1 again, and so does an older card: what was written stays evidence.
+    writeOutput(join(folder, `${number}.cose`), bytes, (existing) => equalBytes(existing, bytes));
     return;
   }
   const record = decodeRecord(bytes, sha256);

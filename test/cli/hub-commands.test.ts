@@ -12,7 +12,7 @@ import { recordJson, recordText } from "../../cli/record-json.ts";
 import { sha256 } from "../../cli/verification.ts";
 import { didKeyOf } from "../../protocol/public-key.ts";
 import { decodeRecord, type RecordContent, signRecord } from "../../protocol/record.ts";
-import { helloFields } from "../../protocol/wallet-message.ts";
+import { helloFields, readFields } from "../../protocol/wallet-message.ts";
 import { openPty } from "../../simulator/pty.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
 import { ScriptedWallet, sampleHello } from "../agent/scripted-wallet.ts";
@@ -203,6 +203,28 @@ test("ecp status: what must not be overlooked stands first; the name stays when 
 
   wallet.script(() => helloFields(sampleHello));
   assert.doesNotMatch((await ecp("status", "--config", config)).out, /^!!/m, "control: nothing is wrong");
+});
+
+test("ecp export twice: the same records again; those of another epoch overwrite nothing", async (t) => {
+  const folder = temporaryFolder(t);
+  const config = hubFile(folder);
+  const wallet = new ScriptedWallet(readHubFile(config).configuration.walletSocket);
+  await wallet.start();
+  t.after(() => wallet.stop());
+  const records = join(folder, "records");
+  const exported = async (epoch: number) => {
+    const { bytes } = decoded({ ...link, epoch, sequence: 1, kind: "event", timeS: 1_800_000_000, events: [[1]] });
+    wallet.script((request) =>
+      request.type === "read"
+        ? readFields({ records: [[1, bytes]] })
+        : helloFields({ ...sampleHello, epoch, nextSequence: 2 }),
+    );
+    const { status } = await ecp("export", "--config", config, "--out", records);
+    return { status, isThere: readFileSync(join(records, "1.cose")).equals(bytes) };
+  };
+  assert.deepEqual(await exported(7), { status: 0, isThere: true });
+  assert.deepEqual(await exported(7), { status: 0, isThere: true });
+  assert.deepEqual(await exported(8), { status: 73, isThere: false });
 });
 
 test("ecp init asks at a terminal, says what is wrong with an answer, and what it writes passes", async (t) => {
