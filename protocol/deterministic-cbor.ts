@@ -23,7 +23,7 @@ const decoder = new Decoder({ useRecords: false, mapsAsObjects: false });
 /** Encodes a value as deterministic CBOR: keys sorted, integers shortest, no floats. Throws TypeError on what must not be sent. */
 export function encodeCbor(value: CborValue): Uint8Array {
   // The encoder hands out views of one buffer that it reuses; callers keep what they get.
-  return Uint8Array.from(encoder.encode(arranged(value, 1)));
+  return new Uint8Array(encoder.encode(arranged(value, 1)));
 }
 
 /** Decodes deterministic CBOR. Throws {@link Refusal} on anything else. Integers beyond ±(2^53-1) come as bigint. */

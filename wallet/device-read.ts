@@ -13,15 +13,25 @@ const unreadableByte = 0xee;
 /** A part of `memory` that lies so that the device can write to it; undefined before the first read has found it. */
 const memory = Buffer.alloc(chunkBytes + alignmentBytes);
 let alignedAt: number | undefined;
+const piece = Buffer.alloc(chunkBytes);
 
 /** The first `length` bytes of a file, whole blocks of 4 KiB. Throws what the system says where it cannot be opened, or is shorter. */
 export function readFromDevice(path: string, length: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  let offset = 0;
+  for (const chunk of chunksFromDevice(path, length)) offset += chunk.copy(bytes, offset);
+  return bytes;
+}
+
+/** The same in pieces of 64 KiB at most, each of which holds until the next one is asked for. */
+export function* chunksFromDevice(path: string, length: number): Generator<Buffer> {
   const descriptor = openDirect(path);
   try {
-    const bytes = Buffer.alloc(length);
-    for (let offset = 0; offset < length; offset += chunkBytes)
-      readChunk(descriptor, bytes.subarray(offset, Math.min(offset + chunkBytes, length)), offset, path);
-    return bytes;
+    for (let offset = 0; offset < length; offset += chunkBytes) {
+      const bytes = piece.subarray(0, Math.min(chunkBytes, length - offset));
+      readChunk(descriptor, bytes, offset, path);
+      yield bytes;
+    }
   } finally {
     closeSync(descriptor);
   }

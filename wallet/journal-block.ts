@@ -33,6 +33,8 @@ const crcOffset = 28;
 const fillerPart = 0xffff;
 
 const zeros = Buffer.alloc(blockBytes);
+const noMemory = Buffer.alloc(0);
+const noCrc = Buffer.alloc(4);
 
 /** Most bytes in the body of a commit without state, and with it. */
 export const commitBodyBytesMax = bodyBytesOf(commitBlocksMax);
@@ -72,12 +74,13 @@ export function blocksOf(bodyBytes: number): number {
   return 1 + Math.ceil(beyondFirst / (blockBytes - headerBytes));
 }
 
-/** The blocks of a commit, one after the other, padded with zeros. */
-export function encodeCommit(header: Omit<CommitHeader, "blocks">, body: Uint8Array): Buffer {
+/** The blocks of a commit, one after the other, padded with zeros; in `memory` where they fit into it, until it is used again. */
+export function encodeCommit(header: Omit<CommitHeader, "blocks">, body: Uint8Array, memory = noMemory): Buffer {
   const blocks = blocksOf(body.length);
   if (blocks > blocksMaxAt(header.block))
     throw new RangeError(`a commit of ${body.length} bytes at block ${header.block}, at most ${commitBodyBytesMax}`);
-  const bytes = Buffer.alloc(blocks * blockBytes);
+  const length = blocks * blockBytes;
+  const bytes = length <= memory.length ? memory.subarray(0, length).fill(0) : Buffer.alloc(length);
   let taken = 0;
   for (let part = 0; part < blocks; part++) {
     const block = bytes.subarray(part * blockBytes, (part + 1) * blockBytes);
@@ -114,7 +117,7 @@ export function formatVersionOf(block: Buffer): number | undefined {
   if (block.length !== blockBytes || block.readUInt32BE(0) !== magic) return undefined;
   const stored = block.readUInt32BE(crcOffset);
   let crc = crc32(block.subarray(0, crcOffset));
-  crc = crc32(Buffer.alloc(4), crc);
+  crc = crc32(noCrc, crc);
   crc = crc32(block.subarray(crcOffset + 4), crc);
   return crc === stored ? block.readUInt16BE(4) : undefined;
 }

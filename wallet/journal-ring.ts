@@ -6,7 +6,7 @@
 import { closeSync, constants, existsSync, fstatSync, fsyncSync, openSync, readdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { syncFolder } from "../platform/durable-file.ts";
-import { readFromDevice } from "./device-read.ts";
+import { chunksFromDevice, readFromDevice } from "./device-read.ts";
 import { blockBytes } from "./journal-block.ts";
 
 export const segmentBlocksDefault = 256;
@@ -98,6 +98,11 @@ export class JournalRing {
    */
   read(segment: number, blocks = this.segmentBlocks): Buffer {
     return readFromDevice(segmentPath(this.folder, segment), blocks * blockBytes);
+  }
+
+  /** The same, whole, piece by piece: each holds until the next one is asked for. */
+  chunks(segment: number): Generator<Buffer> {
+    return chunksFromDevice(segmentPath(this.folder, segment), this.segmentBlocks * blockBytes);
   }
 
   /**

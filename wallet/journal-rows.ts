@@ -4,9 +4,7 @@ import { clockStates, statuses } from "../protocol/reading-status.ts";
 import type { ReadingContent, Row } from "../protocol/record.ts";
 import type { LastRow, PendingRow, RegisterStand } from "./journal-body.ts";
 import type { Place } from "./journal-epochs.ts";
-
-/** Rows kept a meter and plan: an agent's second try is answered without reading the ring. */
-const recentRowsMax = 256;
+import { RecentRows } from "./journal-recent-rows.ts";
 
 /** A row that the journal has: its values, and epoch and sequence of its record (both 0 while it is pending). */
 export interface KnownRow {
@@ -23,7 +21,7 @@ type RowOrigin = Pick<ReadingContent, "meter" | "plan" | "codes" | "clockState">
 export class JournalRows {
   #pending: { commit: number; pending: PendingRow }[] = [];
   readonly #last = new Map<string, LastRow>();
-  readonly #recent = new Map<string, KnownRow[]>();
+  readonly #recent = new Map<string, RecentRows>();
 
   /** Rows not yet part of a record, oldest first. */
   get pending(): readonly PendingRow[] {
@@ -42,7 +40,7 @@ export class JournalRows {
 
   /** Rows of this time in memory, newest first: all that are pending, and the latest of those in records. */
   near(meter: number, plan: number, timeS: number): KnownRow[] {
-    const recent = (this.#recent.get(`${meter}/${plan}`) ?? []).filter(({ row }) => row.timeS === timeS);
+    const recent = this.#recent.get(`${meter}/${plan}`)?.at(timeS) ?? [];
     const pending = this.#pending
       .filter(({ pending: item }) => item.meter === meter && item.plan === plan && item.row.timeS === timeS)
       .map(({ pending: { generation, clockState, row, codes } }) => ({
@@ -69,13 +67,13 @@ export class JournalRows {
 
   #remember(of: RowOrigin, generation: number, row: Row, { epoch, sequence }: Place): void {
     const key = `${of.meter}/${of.plan}`;
-    const rows = this.#recent.get(key) ?? [];
-    this.#recent.set(key, rows);
-    const known = { generation, clockState: of.clockState, row, codes: of.codes, epoch, sequence };
-    const pending = rows.findLastIndex((item) => item.row.timeS === row.timeS && item.generation === generation);
-    if (pending >= 0) rows[pending] = known;
-    else rows.push(known);
-    if (rows.length > recentRowsMax) rows.splice(0, rows.length - recentRowsMax);
+    let recent = this.#recent.get(key);
+    // A plan's codes change with its meter's profile only: rows of before are then found in the ring.
+    if (!recent?.isOf(of.codes)) {
+      recent = new RecentRows(of.codes);
+      this.#recent.set(key, recent);
+    }
+    recent.add(row, { generation, clockState: of.clockState, epoch, sequence });
     this.#advance(key, of, generation, row);
   }
 
@@ -94,7 +92,10 @@ export class JournalRows {
       this.#last.set(key, { ...(last ?? none), latestS });
       return;
     }
-    if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) return;
+    if (last && (last.generation > generation || (last.generation === generation && last.timeS >= row.timeS))) {
+      if (latestS > last.latestS) this.#last.set(key, { ...last, latestS });
+      return;
+    }
     const registers = standsOf(of, row, last?.registers ?? []);
     this.#last.set(key, { meter: of.meter, plan: of.plan, generation, timeS: row.timeS, latestS, registers });
   }

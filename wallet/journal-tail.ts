@@ -4,7 +4,7 @@ import { type CommitBody, encodeBody } from "./journal-body.ts";
 import type { Place } from "./journal-epochs.ts";
 import { JournalError, type JournalRing } from "./journal-ring.ts";
 import type { SegmentSpan } from "./journal-segments.ts";
-import { type Commit, commitHash, generationOf, touchedFrom, unwholeFrom, type Walk } from "./journal-walk.ts";
+import { type Commit, commitHash, touchedFrom, type Walk, whatIsThere } from "./journal-walk.ts";
 
 /** Blocks at a segment's end that only a released position is written to: it is on disk before what it releases goes. */
 const reserveBlocks = 1;
@@ -23,6 +23,8 @@ export class JournalTail {
   #nextBlock = 0;
   #commitNumber = 0;
   #lastHash: Uint8Array = new Uint8Array(32);
+  /** Of the commit that is being written. */
+  readonly #memory = Buffer.alloc(commitBlocksMax * blockBytes);
 
   constructor(ring: JournalRing, spans: readonly SegmentSpan[]) {
     this.#ring = ring;
@@ -70,17 +72,18 @@ export class JournalTail {
   /** Begins the next segment with a commit, over what is there. Gives its number. */
   appendToNextSegment(commit: NewCommit): number {
     const segment = this.nextSegment;
-    const old = this.#ring.read(segment);
-    const generation = Math.max(generationOf(old), this.#spans[this.nextIndex]?.generation ?? 0) + 1;
+    const old = whatIsThere(this.#ring.chunks(segment));
+    const generation = Math.max(old.generation, this.#spans[this.nextIndex]?.generation ?? 0) + 1;
     const { epoch, sequence } = commit.first;
     const span = { segment, generation, firstCommit: this.#commitNumber, epoch, firstSequence: sequence };
     const bytes = this.#encode(commit, { ...span, block: 0 });
-    if (bytes.length > old.length)
+    if (bytes.length > this.#ring.segmentBlocks * blockBytes)
       throw new JournalError(`the state of ${bytes.length} bytes is longer than a segment`);
     const commitNumber = this.#write(bytes, segment, 0);
     this.#spans = [...this.#spans.filter((other) => other.segment !== segment), span];
     // What is spoilt here was voided by this very commit, or is older: it must not look like the trace of a write to come.
-    for (const block of unwholeFrom(old, this.#nextBlock, generation === 1))
+    const unwhole = generation === 1 ? old.noise : [...old.noise, ...old.blank];
+    for (const block of unwhole.filter((it) => it >= this.#nextBlock))
       this.#ring.write(segment, block, fillerBlock(segment, block));
     return commitNumber;
   }
@@ -111,7 +114,7 @@ export class JournalTail {
       releasedThrough: released.sequence,
       previousHash: this.#lastHash,
     };
-    return encodeCommit(header, encodeBody(content));
+    return encodeCommit(header, encodeBody(content), this.#memory);
   }
 
   #write(bytes: Buffer, segment: number, block: number): number {

@@ -113,22 +113,29 @@ export function touchedFrom(bytes: Buffer, from: number, generation: number, bla
   return end - from;
 }
 
-/** Blocks at and behind `from` that are not whole blocks of any generation; blank ones only where they count as traces. */
-export function unwholeFrom(bytes: Buffer, from: number, blankIsOld: boolean): number[] {
-  const found: number[] = [];
-  for (let block = from; block < bytes.length / blockBytes; block++) {
-    const bytesOfIt = blockAt(bytes, block);
-    if (readBlockHeader(bytesOfIt) === undefined && !(blankIsOld && isBlank(bytesOfIt))) found.push(block);
-  }
-  return found;
+/** What lies in a segment that is to be written over. */
+export interface SegmentContent {
+  /** The highest generation that any whole block names; 0 where none does. */
+  readonly generation: number;
+  /** Blocks that hold only zeros, and those that are neither that nor whole. */
+  readonly blank: readonly number[];
+  readonly noise: readonly number[];
 }
 
-/** The highest generation that any whole block of these names; 0 where none does. */
-export function generationOf(bytes: Buffer): number {
+/** Looks at each block of a segment, given piece by piece: it happens while the wallet answers, in little memory. */
+export function whatIsThere(chunks: Iterable<Buffer>): SegmentContent {
   let generation = 0;
-  for (let block = 0; block < bytes.length / blockBytes; block++)
-    generation = Math.max(generation, readBlockHeader(blockAt(bytes, block))?.generation ?? 0);
-  return generation;
+  const blank: number[] = [];
+  const noise: number[] = [];
+  let block = 0;
+  for (const chunk of chunks)
+    for (let i = 0; i < chunk.length / blockBytes; i++, block++) {
+      const bytes = blockAt(chunk, i);
+      const header = readBlockHeader(bytes);
+      if (header) generation = Math.max(generation, header.generation);
+      else (isBlank(bytes) ? blank : noise).push(block);
+    }
+  return { generation, blank, noise };
 }
 
 function blockAt(bytes: Buffer, block: number): Buffer {

@@ -229,11 +229,11 @@ export class Journal {
     same: (known: KnownRow) => boolean,
     generation = this.#generation,
   ): KnownRow | undefined {
+    const last = this.lastRow(meter, plan);
+    if (last === undefined || timeS > last.latestS) return undefined;
     const near = this.#rows.near(meter, plan, timeS);
     const exact = near.find(same);
     if (exact) return exact;
-    const last = this.lastRow(meter, plan);
-    if (last === undefined || timeS > last.latestS) return undefined;
     let running = near.find((known) => known.generation === generation);
     for (const known of this.#segments.rowsAt(this.#spans, meter, plan, timeS)) {
       if (same(known)) return known;
