@@ -229,7 +229,7 @@ export class Journal {
     same: (known: KnownRow) => boolean,
     generation = this.#generation,
   ): KnownRow | undefined {
-    const last = this.lastRow(meter, plan);
+    const last = this.#rows.last(meter, plan);
     if (last === undefined || timeS > last.latestS) return undefined;
     const near = this.#rows.near(meter, plan, timeS);
     const exact = near.find(same);
