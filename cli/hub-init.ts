@@ -295,7 +295,7 @@ function nextSteps(folder: string, file: string, passphraseFile: string, did: st
   return `A hub is set up in ${folder}
   its name    ${did}
   settings    ${file}
-  passphrase  ${passphraseFile}${made ? "\n              (random, mode 0600; keep a copy elsewhere: without it the key is lost)" : ""}
+  passphrase  ${passphraseFile}${made ? "\n              (random, mode 0600; copy it elsewhere: without it the key is lost)" : ""}
   wallet      ${join(folder, "wallet")}
 
 Next:

@@ -300,3 +300,23 @@ test("a stolen hub whose key was rotated before: its epoch is rejected, and the 
   assert.equal(epochRow(node, 2_000)?.held, 0, "the rotation of an accepted epoch is followed");
   assert.deepEqual(node.counted(), { rows: 8, booked: 8 });
 });
+
+test("a rotated key is the device's as long as one of its epochs counts, whatever the order in which the owner decides", async (t) => {
+  const { node, device, all } = await rotated(t);
+  await node.deliver(device, ...all);
+  device.begin(1_000);
+  await node.deliver(device, device.reading({ timeS: firstTimeS + 300_000 }));
+  const currentKey = () => Buffer.from(node.query("SELECT current_key AS key FROM devices")[0]?.key as Uint8Array);
+  const [rotatedKey, nameKey] = [device.key.publicKey, device.publicKey];
+  for (const [epoch, decision, current] of [
+    [1_000, "accepted", rotatedKey],
+    [77, "rejected", rotatedKey],
+    [1_000, "rejected", nameKey],
+    [77, "accepted", rotatedKey],
+    [77, "rejected", nameKey],
+    [1_000, "accepted", rotatedKey],
+  ] as const) {
+    await node.decide(epoch, decision);
+    assert.deepEqual(currentKey(), Buffer.from(current), `after ${decision} ${epoch}`);
+  }
+});
