@@ -79,14 +79,18 @@ const list: WalletCommand = async (args) => {
   const from = integerOption("--from", options.from) ?? 0;
   const to = integerOption("--to", options.to) ?? Number.POSITIVE_INFINITY;
   const epoch = integerOption("--epoch", options.epoch);
-  const { isReleased } = positionsOf(options.data);
+  const { isReleased, journal } = positionsOf(options.data);
+  let listed = 0;
   withRing(options.data, (ring) => {
     for (const record of recordsOf(ring)) {
       if (record.sequence < from || record.sequence > to || (epoch ?? record.epoch) !== record.epoch) continue;
       const line = lineOf(record, isReleased(record));
       process.stdout.write(options.json ? `${JSON.stringify(line)}\n` : `${textOf(line)}\n`);
+      listed++;
     }
   });
+  const held = journal.epochs.map((item) => item.epoch).join(", ");
+  if (listed === 0) process.stderr.write(`ecp-wallet: no such record is in the journal; its epochs are ${held}\n`);
 };
 
 const stats: WalletCommand = async (args) => {

@@ -97,6 +97,9 @@ test("list names each record, in lines and as JSON, of all epochs or one", (t) =
       ...{ bytes: JSON.parse(json[0] as string).bytes, released: false },
     })),
   );
+  const none = journal("list", "--from", "9", "--to", "2");
+  assert.equal(none.stdout, "");
+  assert.match(none.stderr, new RegExp(`no such record is in the journal; its epochs are .*${other}`));
   const wrong = journal("list", "--from", "x");
   assert.deepEqual([wrong.code, wrong.stderr], [64, "ecp-wallet: --from x: a whole number was expected\n"]);
 });
