@@ -74,14 +74,7 @@ await runCampaign("disk", async (campaign) => {
     campaign.progress(figures.rounds, rounds, `${load.acknowledged.length} seals`);
   }
   await load.stop();
-  await eventually(
-    "everything sealed is acknowledged by the full node",
-    async () => {
-      const { wallet } = await community.status();
-      return wallet !== null && wallet.nextSequence - 1 === wallet.through;
-    },
-    120_000,
-  );
+  await community.allAcknowledged(120_000);
   await faults.hub.stop();
   const stored = storedRecords(community.nodeFolder);
   let holes = 0;

@@ -7,7 +7,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import { publicKeyOfDid } from "../protocol/public-key.ts";
 import { Community } from "../test/system/community-fixture.ts";
-import { eventually, type RunningProgram } from "../test/system/running-program-fixture.ts";
+import type { RunningProgram } from "../test/system/running-program-fixture.ts";
 import { Scene } from "../test/system/scene-fixture.ts";
 import { assertWholeChain, storedConflicts, storedRecords } from "../test/system/stored-chain-fixture.ts";
 import { runCampaign } from "./campaign.ts";
@@ -59,14 +59,7 @@ await runCampaign("kill", async (campaign) => {
   }
   await hub.event(({ part, message }) => part === "agent" || message !== undefined, hub.position);
   await load.stop();
-  await eventually(
-    "everything sealed is acknowledged by the full node",
-    async () => {
-      const { wallet } = await community.status();
-      return wallet !== null && wallet.nextSequence - 1 === wallet.through;
-    },
-    300_000,
-  );
+  await community.allAcknowledged(300_000);
   await hub.stop();
   const stored = storedRecords(community.nodeFolder);
   figures.acknowledgedSeals = load.acknowledged.length;

@@ -1,6 +1,6 @@
 /** A hub and a full node as their operators set them up, with the programs' own commands; each knows the other's key. */
 import { readFileSync, writeFileSync } from "node:fs";
-import type { RunningProgram } from "./running-program-fixture.ts";
+import { eventually, type RunningProgram } from "./running-program-fixture.ts";
 import { freePort, type Scene } from "./scene-fixture.ts";
 
 export interface CommunityOptions {
@@ -88,6 +88,15 @@ export class Community {
   async startMeter(options: { link?: string; fault?: string } = {}): Promise<RunningProgram> {
     const { link = this.meterLink, fault } = options;
     return startSimulator(this.scene, "--link", link, ...(fault === undefined ? [] : ["--fault", fault]));
+  }
+
+  /** Resolves when the full node has acknowledged everything that is sealed in the running epoch. */
+  async allAcknowledged(timeoutMs: number): Promise<void> {
+    const isSo = async (): Promise<boolean> => {
+      const { wallet } = await this.status();
+      return wallet !== null && wallet.nextSequence - 1 === wallet.through;
+    };
+    await eventually("everything sealed is acknowledged by the full node", isSo, timeoutMs);
   }
 
   async status(): Promise<HubStatus> {
