@@ -82,7 +82,7 @@ export class WalletClient {
 
   /** Waits until the wallet answers a hello. Rejects when `signal` aborts. */
   async connected(signal: AbortSignal): Promise<WalletHello> {
-    const backOff = new BackOff({ firstMs: 50, longestMs: 2_000 });
+    const backOff = new BackOff({ firstMs: 50, longestMs: 500 });
     for (;;) {
       signal.throwIfAborted();
       try {

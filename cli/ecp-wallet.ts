@@ -86,6 +86,7 @@ async function main(args: readonly string[]): Promise<void> {
   if (command === undefined)
     throw new CommandError(exitCodes.usage, `there is no command '${name}'; see: ecp-wallet --help`);
   preventCoreFiles();
+  process.umask(0o077); // whatever is made here is the wallet's own; the socket gets its mode behind this
   await command(rest);
 }
 

@@ -20,7 +20,7 @@ new start can mend: a wrong configuration, or twice that another process has its
 user who calls this, so they are not isolated from each other: the systemd units, with a user each, do that.`,
 
   async run(args) {
-    const options = { ...configOption, "restart-after": { type: "string", default: "2" } } as const;
+    const options = { ...configOption, "restart-after": { type: "string", default: "1" } } as const;
     const { values } = parseCommand("ecp run", args, options, []);
     const restartAfterMs = Number(values["restart-after"]) * 1_000;
     if (!(restartAfterMs >= 0 && restartAfterMs <= 3_600_000))

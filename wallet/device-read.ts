@@ -37,6 +37,17 @@ export function* chunksFromDevice(path: string, length: number): Generator<Buffe
   }
 }
 
+/** A file of a block at most, as the device has it. */
+export function readSmallFromDevice(path: string): Buffer {
+  const descriptor = openDirect(path);
+  try {
+    const count = readAligned(descriptor, alignmentBytes, 0);
+    return Buffer.from(memory.subarray(alignedAt, (alignedAt ?? 0) + count));
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
 /** Some file systems know no direct reads (EINVAL): there the cache has to be believed. */
 function openDirect(path: string): number {
   try {

@@ -2,9 +2,10 @@
  * How often in a row a passphrase was wrong. The count is on disk before each try, so that neither kill -9, nor a power cut,
  * nor a clock set back gains a try; a success resets it. The wait before a try grows with it, and is waited in the process.
  */
-import { closeSync, constants, existsSync, ftruncateSync, openSync, readSync, writeSync } from "node:fs";
+import { closeSync, constants, existsSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { crc32 } from "node:zlib";
 import { writeFileDurably } from "../platform/durable-file.ts";
+import { readSmallFromDevice } from "./device-read.ts";
 import { readKeyFile, unlockSeed } from "./keystore.ts";
 
 const magic = "ECPT";
@@ -49,27 +50,20 @@ export class PassphraseTries {
     this.#path = path;
   }
 
-  /** Wrong tries since the last success; one that was cut short counts as wrong. */
+  /**
+   * Wrong tries since the last success; one that was cut short counts as wrong. As the device has it: one whose count could not be
+   * written was not made.
+   */
   get count(): number {
-    if (!existsSync(this.#path)) return 0;
-    return this.#open(constants.O_RDONLY, (descriptor) => {
-      const bytes = Buffer.alloc(fileBytes + 1);
-      return decodeCount(bytes.subarray(0, readSync(descriptor, bytes, 0, bytes.length, 0)));
-    });
+    return existsSync(this.#path) ? decodeCount(readSmallFromDevice(this.#path)) : 0;
   }
 
   /** Puts the count on the disk: when this returns, the device has it. */
   set(count: number): void {
-    this.#open(constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC, (descriptor) => {
+    const descriptor = openSync(this.#path, constants.O_RDWR | constants.O_CREAT | constants.O_DSYNC, 0o600);
+    try {
       writeSync(descriptor, encodeCount(Math.min(count, countMax)), 0, fileBytes, 0);
       ftruncateSync(descriptor, fileBytes); // what a damage made longer
-    });
-  }
-
-  #open<T>(flags: number, use: (descriptor: number) => T): T {
-    const descriptor = openSync(this.#path, flags, 0o600);
-    try {
-      return use(descriptor);
     } finally {
       closeSync(descriptor);
     }
