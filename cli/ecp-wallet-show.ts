@@ -43,11 +43,13 @@ const protectionTexts = {
 function stateOf(files: WalletFiles) {
   const journal = openJournal(files);
   const { file, retired, rotated } = chooseKey(files, journal);
-  const { epoch, nextSequence } = journal;
+  const { epoch, epochs, nextSequence } = journal;
   journal.close();
   return {
     key: didKeyOf(file.publicKey),
     rotations: file.rotations.length,
+    rotationRecords: file.rotations.map((record) => Buffer.from(record).toString("base64")),
+    epochs: epochs.map((held) => ({ epoch: held.epoch, first: held.first, last: held.last })),
     protection: retired ? "retired" : file.protection,
     epoch,
     lastSequence: nextSequence - 1,

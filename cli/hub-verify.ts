@@ -6,6 +6,7 @@ import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf, kidOf, publicKeyOfDid, vetPublicKey } from "../protocol/public-key.ts";
 import { decodeRecord } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import { followRotations, rotationsMax } from "../protocol/rotation.ts";
 import { decodeStatement } from "../protocol/statement.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { jsonOption } from "./hub-options.ts";
@@ -17,17 +18,27 @@ import { sha256, verifyEd25519 } from "./verification.ts";
 /** The file beside exported records that names their device. */
 export const deviceFileName = "device.did";
 
+/** The files beside exported records that lead from the device's name to its later keys, from 1. */
+export function rotationFileName(number: number): string {
+  return `rotation-${number}.cose`;
+}
+
 const deviceTodo = "'ecp status' on the hub, or 'ecp-node devices', tells the device's did:key";
 
 export const hubVerify: Command = {
   summary: "who, what, when: does the signature of a sealed record or a statement hold?",
-  usage: `Usage: ecp verify FILE [--device did:key:… | --device FILE] [--json]
+  usage: `Usage: ecp verify FILE [--device did:key:… | --device FILE] [--rotation FILE]… [--json]
 
 FILE is a record as 'ecp export' writes it, or a statement of 'ecp statement' (COSE_Sign1). The device's key is given by --device, or taken from the file
-${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does not, or the file is neither; 2: the key is not known.`,
+${deviceFileName} beside FILE. Where the key was rotated, the records of its rotations lead from that key to the one that signed: each --rotation FILE, or
+${rotationFileName(1)} … beside FILE. Exit status 0: the signature holds; 1: it does not, or the file is neither; 2: the key is not known.`,
 
   async run(args) {
-    const options = { ...jsonOption, device: { type: "string" } } as const;
+    const options = {
+      ...jsonOption,
+      device: { type: "string" },
+      rotation: { type: "string", multiple: true },
+    } as const;
     const { values, positionals } = parseCommand("ecp verify", args, options, ["FILE"]);
     const [file = ""] = positionals;
     const bytes = readInput(
@@ -45,33 +56,88 @@ ${deviceFileName} beside FILE. Exit status 0: the signature holds; 1: it does no
     const publicKey = deviceKey(file, values.device);
     if (!publicKey) return unknownKey(values.json, file, record);
     const did = didKeyOf(publicKey);
+    const keys = keysOf(publicKey, rotationFiles(file, values.rotation));
     const { kid } = record.cose;
-    if (kid && !equalBytes(kid, kidOf(publicKey, sha256)))
+    const mine = kid ? keys.filter((key) => equalBytes(kid, kidOf(key, sha256))) : keys;
+    if (mine.length === 0)
       return report(
         values.json,
         { file, valid: false, reason: "other-device", device: did },
-        `NOT signed by ${did}: its kid is another key's. Where a key was rotated, --device takes the did:key of the key that signed ('ecp status' on the hub shows it)`,
+        `NOT signed by ${did}: its kid ${Buffer.from(kid ?? []).toString("hex")} is another key's. If the device's key was rotated to that one, the rotation ` +
+          `record is missing, the last of the epoch before${record.epoch === undefined ? "" : ` ${record.epoch}`}: give it as --rotation FILE ('ecp export' writes ${rotationFileName(1)} …)`,
       );
-    try {
-      verifyCose(record.cose, publicKey, verifyEd25519);
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
+    const refusals = mine.map((key) => refusalUnder(record.cose, key));
+    const signer = mine[refusals.indexOf(undefined)];
+    if (signer === undefined) {
+      const { reason, message } = refusals[0] as Refusal;
       return report(
         values.json,
-        { file, valid: false, reason: error.reason, device: did },
-        `BAD: ${error.message}; not what ${did} signed`,
+        { file, valid: false, reason, device: did },
+        `BAD: ${message}; not what ${did} signed`,
       );
     }
-    if (values.json) process.stdout.write(`${JSON.stringify({ file, valid: true, device: did, ...record.json })}\n`);
-    else process.stdout.write(`GOOD: signed by ${did}\n${record.text}`);
+    const key = equalBytes(signer, publicKey) ? undefined : didKeyOf(signer);
+    if (values.json)
+      process.stdout.write(
+        `${JSON.stringify({ file, valid: true, device: did, ...(key && { key }), ...record.json })}\n`,
+      );
+    else process.stdout.write(`GOOD: signed by ${did}${key ? `\nby its rotated key ${key}` : ""}\n${record.text}`);
     return exit.ok;
   },
 };
+
+/** Undefined where the signature holds. */
+function refusalUnder(cose: CoseSign1, publicKey: Uint8Array): Refusal | undefined {
+  try {
+    verifyCose(cose, publicKey, verifyEd25519);
+    return undefined;
+  } catch (error) {
+    if (error instanceof Refusal) return error;
+    throw error;
+  }
+}
+
+function rotationFiles(file: string, given: readonly string[] | undefined): string[] {
+  if (given) return [...given];
+  const beside = Array.from({ length: rotationsMax }, (_, i) => join(dirname(file), rotationFileName(i + 1)));
+  return beside.filter((path) => existsSync(path));
+}
+
+/** The device's keys, that of its name first, as far as these records lead; in whatever order they are given. */
+function keysOf(nameKey: Uint8Array, files: readonly string[]): Uint8Array[] {
+  let left = files.map((file) => readInput(file, "a record of a rotation", "'ecp export' on the hub writes it"));
+  const followed: Uint8Array[] = [];
+  const keys = [nameKey];
+  while (followed.length < rotationsMax) {
+    let next: Uint8Array | undefined;
+    const found = left.find((bytes) => {
+      next = keyAfter(nameKey, [...followed, bytes]);
+      return next !== undefined;
+    });
+    if (found === undefined || next === undefined) break;
+    left = left.filter((bytes) => bytes !== found);
+    followed.push(found);
+    keys.push(next);
+  }
+  return keys;
+}
+
+/** The key that these records lead to; undefined where the last one does not follow. */
+function keyAfter(nameKey: Uint8Array, records: readonly Uint8Array[]): Uint8Array | undefined {
+  try {
+    return followRotations(nameKey, records, verifyEd25519, sha256);
+  } catch (error) {
+    if (error instanceof Refusal) return undefined;
+    throw error;
+  }
+}
 
 interface Signed {
   readonly cose: CoseSign1;
   readonly json: Record<string, unknown>;
   readonly text: string;
+  /** A record's. */
+  readonly epoch?: number;
 }
 
 function decode(bytes: Uint8Array): Signed | Refusal {
@@ -81,7 +147,12 @@ function decode(bytes: Uint8Array): Signed | Refusal {
       return { cose, json: { statement: statementJson(content) }, text: statementText(content) };
     }
     const record = decodeRecord(bytes, sha256);
-    return { cose: record.cose, json: { record: recordJson(record, bytes) }, text: recordText(record) };
+    return {
+      cose: record.cose,
+      json: { record: recordJson(record, bytes) },
+      text: recordText(record),
+      epoch: record.content.epoch,
+    };
   } catch (error) {
     if (error instanceof Refusal) return error;
     throw error;

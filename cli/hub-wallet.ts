@@ -32,6 +32,22 @@ export function devicePublicKey(walletFolder: string): Uint8Array {
   return publicKeyOfDid(runWalletCommand(["show", "--data", walletFolder]));
 }
 
+/** What only the wallet's folder tells: its journal's epochs, oldest first, and the records that lead from its name to its key. */
+export interface WalletHistory {
+  readonly epochs: readonly { readonly epoch: number; readonly first: number; readonly last: number }[];
+  readonly rotationRecords: readonly string[];
+}
+
+/** Undefined where the folder is another user's. */
+export function walletHistory(walletFolder: string): WalletHistory | undefined {
+  try {
+    return JSON.parse(runWalletCommand(["show", "--data", walletFolder, "--json"])) as WalletHistory;
+  } catch (error) {
+    if (error instanceof CommandError) return undefined;
+    throw error;
+  }
+}
+
 export function policyPath(hub: Hub): string {
   return join(hub.configuration.walletFolder, "policy.cbor");
 }

@@ -1,6 +1,6 @@
 // A key is rotated on a hub that works: the full node follows, the name stays; the card as it was copied before books nothing more.
 import assert from "node:assert/strict";
-import { cpSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
@@ -90,6 +90,26 @@ test("a key is rotated: the node follows under the old name, and a copy of the c
   );
   assert.equal(query("SELECT count(*) AS n FROM records WHERE settled = 0")[0]?.n, 0);
   assert.equal(query("SELECT count(*) AS n FROM evidence")[0]?.n, 0);
+
+  // What was sealed by either key is exported, and verified by the device's name.
+  const records = scene.path("records");
+  await scene.succeed("ecp", "export", "--config", config, "--out", records);
+  for (const file of [`${before.epoch}-1.cose`, "1.cose"]) {
+    const said = await scene.succeed("ecp", "verify", path.join(records, file));
+    assert.ok(said.startsWith(`GOOD: signed by ${before.device}\n`), said);
+    assert.equal(said.includes(`rotated key ${after.key}`), file === "1.cose");
+  }
+  const rotation = path.join(records, "rotation-1.cose");
+  const other = scene.path("rotation.cose");
+  renameSync(rotation, other);
+  const first = path.join(records, "1.cose");
+  const alone = await scene.run("ecp", "verify", first);
+  assert.equal(alone.code, 1, "control: without the rotation record");
+  assert.match(alone.stdout, new RegExp(`rotation record is missing, the last of the epoch before ${after.epoch}`));
+  await scene.succeed("ecp", "verify", first, "--rotation", other);
+  const chosen = scene.path("chosen");
+  await scene.succeed("ecp", "export", "--config", config, "--out", chosen, "--epoch", `${before.epoch}`, "--to", "1");
+  assert.deepEqual(readdirSync(chosen).sort(), [`${before.epoch}-1.cose`, "device.did", "rotation-1.cose"].sort());
 
   // The card as it was before: it seals on in the epoch that has ended, with the old key.
   const booked = query("SELECT * FROM rows");
