@@ -26,7 +26,7 @@ await runCampaign("kill", async (campaign) => {
   const scene = new Scene({ after: (ending) => campaign.after(ending as () => unknown) });
   const community = await Community.setUp(scene);
   addLoadMeters(scene.path("wallet", "policy.cbor"));
-  await community.startNode();
+  const node = await community.startNode();
   await community.startMeter();
   const hub = scene.start("ecp", "run", "--config", community.config, "--restart-after", "0.05");
   await hub.event(({ part, message }) => part === "wallet" && message === "ready");
@@ -56,6 +56,8 @@ await runCampaign("kill", async (campaign) => {
     if (part === "wallet" && random.chance(70))
       await hub.event(({ part: of, message }) => of === "wallet" && message === "ready", position);
     campaign.progress(figures.kills, kills, `${load.acknowledged.length} seals`);
+    // Now and then the hub is let breathe, so that the ring does not fill: the full node stores something anew.
+    if (figures.kills % 8 === 0) await node.event(({ event }) => event === "stored", node.position, 120_000);
   }
   await hub.event(({ part, message }) => part === "agent" || message !== undefined, hub.position);
   await load.stop();

@@ -88,11 +88,12 @@ export class SealedJudge {
       this.counts.rows++;
       if (row.status !== statuses.good) this.counts.marked++;
       const slot = `${content.meter}/${content.plan}/${content.generation}/${row.timeS}`;
-      // What was marked before, and is forgotten by the ring, may come again: only what counts must count once.
-      if (row.status !== statuses.good) continue;
+      // Only what a full node books must count once: not what is marked, nor what has no clock's time. It may come again once the
+      // ring has forgotten it.
+      if (row.status !== statuses.good || content.clockState === clockStates.relative) continue;
       if (this.#slots.has(slot)) this.#offence("a slot twice");
       this.#slots.add(slot);
-      if (row.status === statuses.good && content.clockState !== clockStates.relative) this.#good(meter, content, row);
+      this.#good(meter, content, row);
     }
   }
 
@@ -119,7 +120,9 @@ export class SealedJudge {
       if (first === undefined) seen.firstStands.set(code, stand);
       else if (meter.powerMaxW > 0) {
         const hidden = meter.resolutionWh + (meter.powerMaxW * toleranceS) / 3_600;
-        const could = (meter.powerMaxW * (trueS - seen.firstTrueS)) / 3_600 + hidden * (1 + this.starts);
+        // Since the first row, until the latest moment that a row of now can be of.
+        const latestS = this.#clock.monotonicMs() / 1_000 + meter.slotS + toleranceS;
+        const could = (meter.powerMaxW * (latestS - seen.firstTrueS)) / 3_600 + hidden * (1 + this.starts);
         if (stand - first > could + 1) this.#offence("more energy than the connection carries");
       }
     }

@@ -104,6 +104,7 @@ export class Load {
         const now = await this.#digest(sequence);
         if (now !== "" && digest !== "" && now !== digest) this.differences.push(`record ${sequence} has other bytes`);
       } catch (error) {
+        if (error instanceof WalletRefusal && error.reason === "ring-full") continue;
         if (!(error instanceof WalletUnavailable)) throw error;
         await this.#client.connected(AbortSignal.timeout(60_000));
       }
