@@ -13,6 +13,8 @@ import type { PolicyMeter } from "../wallet/policy.ts";
 const toleranceS = 2;
 const burstRows = 120;
 const keyUsesAMinute = 6;
+/** What the wallet grants where it cannot know how long it was off: after a start under a clock that was set back. */
+const unknownHours = 24;
 
 interface Seen {
   timeS: number;
@@ -122,7 +124,10 @@ export class SealedJudge {
         const hidden = meter.resolutionWh + (meter.powerMaxW * toleranceS) / 3_600;
         // Since the first row, until the latest moment that a row of now can be of.
         const latestS = this.#clock.monotonicMs() / 1_000 + meter.slotS + toleranceS;
-        const could = (meter.powerMaxW * (latestS - seen.firstTrueS)) / 3_600 + hidden * (1 + this.starts);
+        const could =
+          (meter.powerMaxW * (latestS - seen.firstTrueS)) / 3_600 +
+          (hidden + meter.powerMaxW * unknownHours) * this.starts +
+          hidden;
         if (stand - first > could + 1) this.#offence("more energy than the connection carries");
       }
     }

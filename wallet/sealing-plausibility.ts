@@ -13,6 +13,11 @@ import type { PolicyMeter } from "./policy.ts";
 
 /** How far the moments of two readings may lie off the ends of their slots together. */
 const momentToleranceS = 2;
+/**
+ * How long the hub may have been off where no clock can say it: the reference is of before this process, by a clock that was ahead
+ * of this one. A meter that counted more is believed once the process has run long enough for it.
+ */
+const offSecondsMax = 86_400;
 
 interface Reference {
   readonly stand: number;
@@ -43,9 +48,13 @@ export class Plausibility {
   /** Registers that stand below where they were: `meter/plan/code`. */
   #fallen = new Set<string>();
 
+  /** Monotonic seconds of this process' start. */
+  readonly #startedS: number;
+
   constructor(journal: Journal, clock: Clock) {
     this.#journal = journal;
     this.#clock = clock;
+    this.#startedS = clock.monotonicMs() / 1_000;
   }
 
   /** Marks the rows of one meter and plan that cannot be true; they follow each other in time. */
@@ -58,7 +67,8 @@ export class Plausibility {
     const references = this.#known(meter.index, plan);
     const fallen = new Set(this.#fallen);
     const events: RecordEvent[] = [];
-    const now = { timeS: this.#clock.wallMs() / 1_000, takenS: this.#clock.monotonicMs() / 1_000 };
+    const takenS = this.#clock.monotonicMs() / 1_000;
+    const now = { timeS: this.#clock.wallMs() / 1_000, takenS, runningS: takenS - this.#startedS };
     const judged = rows.map((row): Row => {
       if (row.status !== statuses.good || registers.length === 0) return row;
       const fell = registers.filter(
@@ -115,20 +125,21 @@ export class Plausibility {
 }
 
 /**
- * When a row was taken by the monotonic clock, and how long after its reference; undefined where nobody can say: the reference is
- * of before this process, by a clock that was ahead of this one. A row that names a time before its reference was not taken
+ * When a row was taken by the monotonic clock, and how long after its reference at most; undefined where there is no reference
+ * with a time. A row that names a time before its reference was not taken
  * before it, else its successor had all the time between for energy that no connection carries.
  */
 function takenAt(
   timeS: number,
   before: Reference | undefined,
-  now: { readonly timeS: number; readonly takenS: number },
+  now: { readonly timeS: number; readonly takenS: number; readonly runningS: number },
 ): { readonly takenS: number; readonly lastedS: number | undefined } {
   const offsetS = now.timeS - now.takenS;
   const takenS = timeS - offsetS;
   if (before === undefined) return { takenS, lastedS: undefined };
   if (before.takenS === undefined && timeS <= before.timeS) {
-    if (before.timeS === 0 || now.timeS <= before.timeS) return { takenS, lastedS: undefined };
+    if (before.timeS === 0) return { takenS, lastedS: undefined };
+    if (now.timeS <= before.timeS) return { takenS: now.takenS, lastedS: offSecondsMax + now.runningS };
     return { takenS: now.takenS, lastedS: now.timeS - before.timeS };
   }
   if (before.timeS === 0) return { takenS, lastedS: undefined };
