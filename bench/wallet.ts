@@ -82,11 +82,14 @@ async function deviceCosts(campaign: Campaign, scene: Scene) {
   const inTens = await WalletPeer.start(scene, tens);
   await inTens.seal(20, 10);
   const ten = await between(loop, () => inTens.seal(seals / 5, 10));
+  // A start of its own: what was refused for its rate would be told in the minute that follows.
+  await inTens.stop();
+  const resting = await WalletPeer.start(scene, tens);
   run("sync", "--file-system", mount);
   await pause(6_000); // the file system's own writes of what came before (ext4 commits every 5 s)
   run("sync", "--file-system", mount);
   const idle = await between(loop, () => pause(campaign.count(60_000, 10_000)));
-  await inTens.stop();
+  await resting.stop();
   return {
     seals,
     kibARecord: rounded(single.bytes / 1_024 / seals),
