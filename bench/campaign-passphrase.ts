@@ -29,7 +29,7 @@ interface Figures {
 }
 
 /** What keeps the count: on the disk, or, as the control, in the process. */
-type Counter = Pick<PassphraseTries, "count" | "set">;
+type Counter = Parameters<typeof unlockWithDelay>[3];
 
 class CounterInMemory implements Counter {
   count = 0;
@@ -47,7 +47,7 @@ await runCampaign("passphrase", async (campaign) => {
   const file = path.join(folder, "tries");
   PassphraseTries.prepare(file);
   const tries = campaign.count(10_000, 1_000);
-  const figures = await tryWrongOnes(campaign, key, tries, () => new PassphraseTries(file) as unknown as Counter);
+  const figures = await tryWrongOnes(campaign, key, tries, () => new PassphraseTries(file));
   // The right one still opens it, after its wait, and the next start waits for nothing.
   let lastWaitS = 0;
   const opened = await unlockWithDelay(key, right, "key", new PassphraseTries(file), async (seconds) => {
@@ -86,7 +86,7 @@ async function tryWrongOnes(
       waitedS += seconds;
     };
     try {
-      await unlockWithDelay(key, Buffer.from(random.bytes(8)), "key", counter as PassphraseTries, pause);
+      await unlockWithDelay(key, Buffer.from(random.bytes(8)), "key", counter, pause);
       figures.unlocks++;
     } catch (error) {
       if (!(error instanceof WrongPassphrase) && !(error instanceof Killed)) throw error;

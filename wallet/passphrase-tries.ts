@@ -86,7 +86,7 @@ export async function unlockWithDelay(
   bytes: Uint8Array,
   passphrase: Uint8Array | undefined,
   path: string,
-  tries: PassphraseTries,
+  tries: Pick<PassphraseTries, "count" | "set">,
   pause: Pause,
 ): Promise<Buffer> {
   // What is damaged, or open to everybody, is no try.
