@@ -320,10 +320,10 @@ export class Agent {
       sealed: this.#forwarders.running.highest,
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
-      meters: this.#meters.map(({ configuration, line, lastS, isRelative, lastStatus, buffer, missed, lost }) => ({
+      meters: this.#meters.map(({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, lost }) => ({
         name: configuration.name,
         index: configuration.index,
-        line: line.description,
+        line: modbus.line.description,
         lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
         lastIsRelative: isRelative,
         lastStatus,

@@ -10,7 +10,8 @@
  */
 
 import type { ModbusLine } from "../drivers/modbus/line.ts";
-import { type MeterReading, readMeter } from "../drivers/modbus/meter-reader.ts";
+import type { MeterReading } from "../drivers/modbus/meter-reader.ts";
+import { ModbusMeter } from "../drivers/modbus/modbus-meter.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
 import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
@@ -47,9 +48,9 @@ const passingRefusals: ReadonlySet<WalletRefusalReason> = new Set([
 /** A meter as the agent holds it. */
 export interface PolledMeter {
   readonly configuration: MeterConfiguration;
-  readonly profile: MeterProfile;
+  readonly modbus: ModbusMeter;
+  /** Codes of a row that says nothing else. */
   readonly codes: readonly number[];
-  readonly line: ModbusLine;
   readonly buffer: SampleBuffer;
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
@@ -95,9 +96,8 @@ export function lineOf(configuration: LineConfiguration): ModbusLine {
 export function polledMeter(configuration: MeterConfiguration, profile: MeterProfile, line: ModbusLine): PolledMeter {
   return {
     configuration,
-    profile,
+    modbus: new ModbusMeter(line, profile, configuration.unit),
     codes: configuration.codes ?? profile.defaultCodes,
-    line,
     buffer: new SampleBuffer(configuration.intervalS),
     sealing: new Rest(),
     rest: new UnitRest(),
@@ -150,14 +150,14 @@ function timeOf(meter: PolledMeter, clock: Clock): number {
 
 /** Reads the meter; where it rests, it is not asked, and the reading says again what the last one said. */
 async function readOrRest(meter: PolledMeter, clock: Clock): Promise<MeterReading> {
-  const { configuration, profile, codes, line, rest, lastReading } = meter;
-  const { unit, intervalS } = configuration;
+  const { configuration, modbus, rest, lastReading } = meter;
+  const { intervalS, codes } = configuration;
   if (lastReading && rest.isResting(clock.monotonicMs())) return lastReading;
-  const timeouts = (): number => line.counters.get(unit)?.timeouts ?? 0;
+  const timeouts = (): number => modbus.line.counters.get(modbus.unit)?.timeouts ?? 0;
   const timeoutsBefore = timeouts();
   const startMs = clock.monotonicMs();
   const deadlineMs = Math.max(slowReadingMs, intervalS * 1_000);
-  const reading = await readMeter(line, { profile, unit, codes, deadlineMs });
+  const reading = await modbus.read({ deadlineMs, ...(codes && { codes }) });
   // A unit whose turn on the line never came let nobody wait: others are to blame, and it does not rest for them.
   const vain =
     (reading.status === statuses.timeout && timeouts() > timeoutsBefore) ||

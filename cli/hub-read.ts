@@ -2,7 +2,8 @@
 
 import type { LineConfiguration } from "../agent/configuration.ts";
 import { lineOf } from "../agent/reading-path.ts";
-import { type MeterReading, readMeter } from "../drivers/modbus/meter-reader.ts";
+import type { MeterReading } from "../drivers/modbus/meter-reader.ts";
+import { ModbusMeter } from "../drivers/modbus/modbus-meter.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
@@ -51,7 +52,7 @@ Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit
     const lines = new Map(targets.map(({ line }) => [line.name, lineOf(line)]));
     for (const { name, line, unit, profile, codes } of targets) {
       const bus = lines.get(line.name) as ReturnType<typeof lineOf>;
-      const reading = await readMeter(bus, { profile, unit, ...(codes && { codes }) });
+      const reading = await new ModbusMeter(bus, profile, unit).read(codes && { codes });
       failed ||= reading.status !== 0;
       process.stdout.write(
         values.json ? jsonText(name, reading) : tableText(name, profile, unit, bus.description, reading),
@@ -96,7 +97,7 @@ function directTarget({ serial, tcp, profile: id, baud, parity, unit }: Direct):
     if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
     throw usageError("ecp read", `--${flag} ${text}; an integer from ${min} to ${max} was expected`);
   };
-  const common = { name: profile.model, unit: number("unit", unit, 1, 247), profile };
+  const common = { name: profile.models[0] ?? profile.id, unit: number("unit", unit, 1, 247), profile };
   if (serial !== undefined && tcp !== undefined) throw usageError("ecp read", "--serial and --tcp together");
   if (tcp !== undefined) {
     const match = /^(.+?)(?::(\d{1,5}))?$/.exec(tcp);
@@ -124,7 +125,7 @@ function jsonText(name: string, reading: MeterReading): string {
 }
 
 function tableText(name: string, profile: MeterProfile, unit: number, where: string, reading: MeterReading): string {
-  const title = `${name}: ${profile.make} ${profile.model}, unit ${unit} on ${where}, ${localTime(Date.now())}\n`;
+  const title = `${name}: ${profile.make} ${profile.models[0]}, unit ${unit} on ${where}, ${localTime(Date.now())}\n`;
   if (reading.status !== 0) {
     const letter = statusLetters[reading.status] ?? "E";
     return `${title}  no reading (${letter}: ${statusSentences[letter]})\n  ${reading.detail ?? ""}\n`;

@@ -6,6 +6,7 @@
 import { DriverError } from "../failure.ts";
 import { planBlocks, type RegisterBlock } from "./block-plan.ts";
 import type { ModbusLine } from "./line.ts";
+import { readPatiently } from "./patient-read.ts";
 import type { MeterProfile, ProfileRegister } from "./profile.ts";
 
 /** Row status as it travels (OCMF ST): what became of a reading. */
@@ -40,9 +41,6 @@ export interface MeterReadOptions {
   readonly timeoutMs?: number;
 }
 
-/** Each request is tried twice: once more after a time-out or a spoilt answer, while the deadline allows. */
-const triesMax = 2;
-
 /**
  * Reads a meter.
  * @throws RangeError when a code is not in the profile, DriverError `invalid-argument` or `function-refused`: errors of
@@ -67,7 +65,7 @@ export async function readMeter(line: ModbusLine, options: MeterReadOptions): Pr
   const words: { block: RegisterBlock; data: Uint16Array }[] = [];
   try {
     for (const block of blocks) {
-      const data = await readTwice(line, {
+      const data = await readPatiently(line, {
         ...block,
         unit,
         gapMs: profile.gapMs,
@@ -107,27 +105,17 @@ export async function readSerialNumber(
   options: Pick<MeterReadOptions, "profile" | "unit">,
 ): Promise<string | undefined> {
   const { profile, unit } = options;
-  if (profile.serialNumber === undefined) return undefined;
-  const { functionCode, address } = profile.serialNumber;
+  const [place] = profile.serialNumbers;
+  if (place === undefined) return undefined;
+  const { functionCode, address } = place;
   const { gapMs, timeoutMs, slowestAnswerMs, countStep, probe } = profile;
   try {
     const read = { unit, functionCode, address, count: 2, gapMs, timeoutMs, slowestAnswerMs, countStep, probe };
-    const data = await readTwice(line, read);
+    const data = await readPatiently(line, read);
     return String(data[0]! * 0x10000 + data[1]!);
   } catch (error) {
     if (error instanceof DriverError && error.code === "modbus-exception") return undefined;
     throw error;
-  }
-}
-
-async function readTwice(line: ModbusLine, read: Parameters<ModbusLine["readRegisters"]>[0]): Promise<Uint16Array> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await line.readRegisters(read);
-    } catch (error) {
-      const again = error instanceof DriverError && error.retryable && attempt < triesMax;
-      if (!again || line.nowMs() > (read.startBeforeMs ?? Number.POSITIVE_INFINITY)) throw error;
-    }
   }
 }
 

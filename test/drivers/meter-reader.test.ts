@@ -11,8 +11,11 @@ const register = (sign: ProfileRegister["sign"], unitsPerValue = 1): ProfileRegi
   functionCode: 4,
   address: 0,
   type: "float32",
+  wordOrder: "high-first",
   unitsPerValue,
   sign,
+  isOptional: false,
+  absentRaws: [],
   source: "test",
 });
 
