@@ -8,14 +8,8 @@ import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError } from "../failure.ts";
 import type { ExchangeOutcome, LineProtocol } from "./exchange.ts";
 import { LinePort } from "./line-port.ts";
-import {
-  assertRead,
-  describeRead,
-  exchangeError,
-  libraryError,
-  neverQuietError,
-  type RegisterRead,
-} from "./register-read.ts";
+import { LineSilence } from "./line-silence.ts";
+import { assertRead, describeRead, exchangeError, libraryError, type RegisterRead } from "./register-read.ts";
 import { encodeReadRequest, replyLengthOf } from "./rtu-frame.ts";
 
 /** What happened with one unit since the line was made. */
@@ -52,8 +46,6 @@ export interface ModbusLineOptions {
 
 /** More waiting reads than this are refused: a queue that only grows hides a dead line. */
 const waitingReadsMax = 256;
-/** How long bytes that nobody asked for may keep a read from being sent. */
-const noiseMaxMs = 2000;
 
 type Library = InstanceType<typeof import("modbus-serial").default>;
 
@@ -64,20 +56,20 @@ export class ModbusLine {
   readonly #options: ModbusLineOptions;
   readonly #protocol: LineProtocol;
   readonly #port: LinePort;
+  readonly #silence: LineSilence;
   readonly #counters = new Map<number, UnitCounters>();
   #library: Library | undefined;
   #transport: ByteTransport | undefined;
   #tail: Promise<unknown> = Promise.resolve();
   #waiting = 0;
   #closed = false;
-  #lastActivityMs = Number.NEGATIVE_INFINITY;
   #timeoutsInRow = 0;
   #openings = 0;
   /** The exchange in flight: where its outcome goes, and how long it may take. */
   #inFlight: { settle: (outcome: ExchangeOutcome) => void; fail: (error: Error) => void } | undefined;
   #currentRead: RegisterRead | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #closing = new AbortController();
+  readonly #closing = new AbortController();
 
   constructor(options: ModbusLineOptions) {
     this.#options = options;
@@ -86,6 +78,8 @@ export class ModbusLine {
     this.requestCostRegisters = options.requestCostRegisters;
     this.#protocol = options.protocol;
     this.#port = new LinePort(options.description, (request) => this.#send(request));
+    const { description, frameGapMs } = options;
+    this.#silence = new LineSilence({ description, frameGapMs, nowMs: this.nowMs, closing: this.#closing.signal });
   }
 
   get isOpen(): boolean {
@@ -168,7 +162,8 @@ export class ModbusLine {
 
   async #exchange(read: RegisterRead): Promise<Uint16Array> {
     const library = await this.#openLibrary();
-    await this.#awaitQuiet(read.gapMs ?? 0);
+    await this.#silence.wait(read.gapMs ?? 0, () => this.#protocol.readyAtMs);
+    if (this.#closed) throw this.#closedError();
     if (this.#transport === undefined) throw this.#lostError();
     if (read.startBeforeMs !== undefined && this.nowMs() > read.startBeforeMs) {
       throw new DriverError(
@@ -220,7 +215,7 @@ export class ModbusLine {
       deadlineMs: sentAtMs + read.timeoutMs + answerMs,
       slowestAnswerMs: (read.slowestAnswerMs ?? 2 * read.timeoutMs) + answerMs,
     });
-    this.#lastActivityMs = sentAtMs;
+    this.#silence.brokenAt(sentAtMs);
     const inFlight = this.#inFlight;
     transport.write(bytes).catch((error) => inFlight.fail(error));
     this.#arm();
@@ -228,7 +223,7 @@ export class ModbusLine {
 
   #receive(bytes: Uint8Array): void {
     const nowMs = this.nowMs();
-    this.#lastActivityMs = nowMs;
+    this.#silence.brokenAt(nowMs);
     this.#protocol.receive(bytes, nowMs);
     this.#advance();
   }
@@ -252,34 +247,6 @@ export class ModbusLine {
       },
       Math.max(1, wakeAtMs - this.nowMs()),
     );
-  }
-
-  /** Waits out the drain, the gap and t3.5 by the monotonic clock, again whenever a byte came meanwhile. */
-  async #awaitQuiet(gapMs: number): Promise<void> {
-    const gap = Math.max(gapMs, this.#options.frameGapMs);
-    const quietAtMs = (): number => Math.max(this.#protocol.readyAtMs, this.#lastActivityMs + gap);
-    // Only bytes that keep coming can move the moment on: a second master, or a driver that is stuck.
-    const giveUpAtMs = Math.max(this.nowMs(), quietAtMs()) + noiseMaxMs;
-    for (;;) {
-      const restMs = quietAtMs() - this.nowMs();
-      if (restMs <= 0) return;
-      if (this.nowMs() > giveUpAtMs) throw neverQuietError(this.description);
-      await this.#pause(restMs);
-      if (this.#closed) throw this.#closedError();
-    }
-  }
-
-  #pause(durationMs: number): Promise<void> {
-    return new Promise((resolve) => {
-      const { signal } = this.#closing;
-      const done = (): void => {
-        clearTimeout(timer);
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const timer = setTimeout(done, Math.max(1, durationMs));
-      signal.addEventListener("abort", done, { once: true });
-    });
   }
 
   /** Counts a failure; drops the transport when it is gone or has been silent too often. Gives the error back. */
