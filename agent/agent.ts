@@ -9,6 +9,7 @@ import { type WalletHello, WalletRefusal } from "../protocol/wallet-message.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { type EpochForwarder, EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
+import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
 import { pause, Rest } from "./pause.ts";
 import {
@@ -67,6 +68,8 @@ export interface AgentStatus {
     readonly lastStatus: string;
     readonly unsealedRows: number;
     readonly missedSlots: number;
+    /** Good readings that ended more than 2 s, or a tenth of the slot, after it. */
+    readonly lateReadings: number;
     readonly lostRows: number;
   }[];
 }
@@ -102,8 +105,14 @@ export class Agent {
       emit({ event: "wallet", state: connected ? "connected" : "disconnected", ...(detail && { detail }) });
     });
     this.#lines = new Map(configuration.lines.map((line) => [line.name, lineOf(line)]));
+    const turns = new Map(configuration.lines.map((line) => [line.name, new LineTurns()]));
     this.#meters = configuration.meters.map((meter) =>
-      polledMeter(meter, options.profileOf(meter.profile), this.#lines.get(meter.line) as ModbusLine),
+      polledMeter(
+        meter,
+        options.profileOf(meter.profile),
+        this.#lines.get(meter.line) as ModbusLine,
+        turns.get(meter.line),
+      ),
     );
     this.#path = {
       wallet: this.#wallet,
@@ -320,17 +329,20 @@ export class Agent {
       sealed: this.#forwarders.running.highest,
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
-      meters: this.#meters.map(({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, lost }) => ({
-        name: configuration.name,
-        index: configuration.index,
-        line: modbus.line.description,
-        lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
-        lastIsRelative: isRelative,
-        lastStatus,
-        unsealedRows: buffer.length,
-        missedSlots: missed,
-        lostRows: lost,
-      })),
+      meters: this.#meters.map(
+        ({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, late, lost }) => ({
+          name: configuration.name,
+          index: configuration.index,
+          line: modbus.line.description,
+          lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
+          lastIsRelative: isRelative,
+          lastStatus,
+          unsealedRows: buffer.length,
+          missedSlots: missed,
+          lateReadings: late,
+          lostRows: lost,
+        }),
+      ),
     };
   }
 }

@@ -18,6 +18,8 @@ export interface MeterConfiguration {
   readonly profile: string;
   /** Seconds between readings, aligned to the clock. */
   readonly intervalS: number;
+  /** Seconds between readings of the registers that only rise (energies), a multiple of intervalS; intervalS where absent. */
+  readonly energyIntervalS?: number;
   /** Quantity codes, ascending; the profile's own where absent. */
   readonly codes?: readonly number[];
   /** Most power that the connection can carry in W; 0: not given. */

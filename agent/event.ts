@@ -17,6 +17,8 @@ export type AgentEvent =
       /** OCMF letter. */
       readonly status: string;
       readonly values: Readonly<Record<string, number>>;
+      /** When the reading was there, in milliseconds after the end of its slot. */
+      readonly offsetMs: number;
       readonly detail?: string;
     }
   /** What the wallet says when the agent meets it: sequences sealed and released so far. */

@@ -23,9 +23,10 @@ import { hasValues, statuses, statusLetters } from "../protocol/reading-status.t
 import { sealRowsMax, WalletRefusal, type WalletRefusalReason } from "../protocol/wallet-message.ts";
 import type { LineConfiguration, MeterConfiguration } from "./configuration.ts";
 import type { AgentEvent } from "./event.ts";
+import { LineTurns, type TurnMember } from "./line-turns.ts";
 import { pause, Rest } from "./pause.ts";
 import { type Sample, SampleBuffer } from "./sample-buffer.ts";
-import { type Due, nextDue, slotEndFrom, UnitRest } from "./schedule.ts";
+import { type Due, isLate, nextDue, slotEndFrom, UnitRest } from "./schedule.ts";
 import { type WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 /** How soon rows are tried again after the wallet refused them for now, or was away. */
@@ -49,12 +50,14 @@ const passingRefusals: ReadonlySet<WalletRefusalReason> = new Set([
 export interface PolledMeter {
   readonly configuration: MeterConfiguration;
   readonly modbus: ModbusMeter;
-  /** Codes of a row that says nothing else. */
-  readonly codes: readonly number[];
+  /** What is wanted of it, less what it turned out not to have. */
+  codes: readonly number[];
   readonly buffer: SampleBuffer;
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
   readonly rest: UnitRest;
+  readonly turns: LineTurns;
+  readonly turn: TurnMember;
   /** End of the last slot that is dealt with; slots after it are due. Undefined before the start. */
   lastS: number | undefined;
   /** The wall clock is not set: slots count by the seconds since the boot. */
@@ -62,8 +65,9 @@ export interface PolledMeter {
   lastReading: MeterReading | undefined;
   /** OCMF letter of the last row; empty before the first. */
   lastStatus: string;
-  /** Slots that passed unread, and rows that were read and could not be sealed, since the start. */
+  /** Slots that passed unread, readings that ended too late after their slot, rows that were read and could not be sealed. */
   missed: number;
+  late: number;
   lost: number;
   /** What the wallet refused last; empty where the last request was granted. */
   refusal: string;
@@ -93,7 +97,13 @@ export function lineOf(configuration: LineConfiguration): ModbusLine {
   });
 }
 
-export function polledMeter(configuration: MeterConfiguration, profile: MeterProfile, line: ModbusLine): PolledMeter {
+/** @param turns shared by the meters of one line */
+export function polledMeter(
+  configuration: MeterConfiguration,
+  profile: MeterProfile,
+  line: ModbusLine,
+  turns = new LineTurns(),
+): PolledMeter {
   return {
     configuration,
     modbus: new ModbusMeter(line, profile, configuration.unit),
@@ -101,11 +111,14 @@ export function polledMeter(configuration: MeterConfiguration, profile: MeterPro
     buffer: new SampleBuffer(configuration.intervalS),
     sealing: new Rest(),
     rest: new UnitRest(),
+    turns,
+    turn: turns.join(),
     lastS: undefined,
     isRelative: false,
     lastReading: undefined,
     lastStatus: "",
     missed: 0,
+    late: 0,
     lost: 0,
     refusal: "",
     sealTail: Promise.resolve(),
@@ -121,17 +134,20 @@ export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions,
     meter.lastS ??= slotEndFrom(nowMs, intervalS) - intervalS;
     const due = nextDue(meter.lastS, nowMs, intervalS);
     const waitMs = due.timeS * 1_000 - nowMs;
+    meter.turn.nextMs = clock.monotonicMs() + waitMs;
     if (waitMs > 0) {
       await pause(Math.min(waitMs, clockCheckMs), signal);
       continue;
     }
     keepGap(meter, due, options);
-    const reading = await readOrRest(meter, clock);
+    const reading = await readOrRest(meter, due, clock, signal);
+    const offsetMs = timeOf(meter, clock) - due.timeS * 1_000;
     // The line was closed under the reading because the agent ends. The slot is as unread as those that follow.
     if (signal.aborted && reading.status === statuses.disconnected) return;
     meter.lastS = due.timeS;
     keep(meter, { ...sampleOf(reading, due.timeS), ...(meter.isRelative && { relative: true }) }, options);
-    emit(readingEvent(meter, reading, due.timeS));
+    if (reading.status === statuses.good && isLate(offsetMs, intervalS)) meter.late++;
+    emit(readingEvent(meter, reading, due.timeS, offsetMs));
     meter.sealing.wake();
   }
 }
@@ -148,24 +164,54 @@ function timeOf(meter: PolledMeter, clock: Clock): number {
   return isRelative ? clock.monotonicMs() : wallMs;
 }
 
-/** Reads the meter; where it rests, it is not asked, and the reading says again what the last one said. */
-async function readOrRest(meter: PolledMeter, clock: Clock): Promise<MeterReading> {
-  const { configuration, modbus, rest, lastReading } = meter;
-  const { intervalS, codes } = configuration;
+/**
+ * Reads the meter; where it rests, or a line that others need has no time for one that does not answer, it is not asked, and
+ * the reading says again what the last one said.
+ */
+async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: AbortSignal): Promise<MeterReading> {
+  const { configuration, modbus, rest, lastReading, turns, turn } = meter;
+  const { intervalS } = configuration;
   if (lastReading && rest.isResting(clock.monotonicMs())) return lastReading;
+  if (lastReading && rest.isSuspect) {
+    const untilMs = clock.monotonicMs() + (intervalS * 1_000) / 2;
+    const mayAsk = await turns.suspectsTurn(turn, holdMs(modbus.profile), untilMs, clock.monotonicMs, signal);
+    if (!mayAsk) return lastReading;
+  }
   const timeouts = (): number => modbus.line.counters.get(modbus.unit)?.timeouts ?? 0;
   const timeoutsBefore = timeouts();
   const startMs = clock.monotonicMs();
   const deadlineMs = Math.max(slowReadingMs, intervalS * 1_000);
-  const reading = await modbus.read({ deadlineMs, ...(codes && { codes }) });
+  const codes = codesAt(meter, due.timeS);
+  turn.isReading = true;
+  const reading = await modbus.read({ deadlineMs, ...(codes && { codes }) }).finally(() => {
+    turn.isReading = false;
+  });
   // A unit whose turn on the line never came let nobody wait: others are to blame, and it does not rest for them.
   const vain =
     (reading.status === statuses.timeout && timeouts() > timeoutsBefore) ||
     (reading.status === statuses.disconnected && clock.monotonicMs() - startMs > quickFailureMs);
   if (vain) rest.vain(clock.monotonicMs());
   else if (reading.status !== statuses.timeout) rest.answered();
+  turn.isSuspect = rest.isSuspect;
+  if (reading.status === statuses.good && isFullSlot(configuration, due.timeS)) meter.codes = reading.codes;
   meter.lastReading = reading;
   return reading;
+}
+
+/** How long a unit that does not answer keeps a line from the others. */
+function holdMs({ timeoutMs, slowestAnswerMs, gapMs }: MeterProfile): number {
+  return gapMs + Math.max(timeoutMs, slowestAnswerMs) + 100;
+}
+
+/** Whether the registers that only rise (energies) are read in the slot that ends then, too. */
+function isFullSlot({ intervalS, energyIntervalS = intervalS }: MeterConfiguration, timeS: number): boolean {
+  return timeS % energyIntervalS === 0;
+}
+
+/** What to read in the slot that ends then; undefined: whatever the profile says and the meter has. */
+function codesAt({ configuration, codes }: PolledMeter, timeS: number): readonly number[] | undefined {
+  if (isFullSlot(configuration, timeS)) return configuration.codes;
+  return codes.filter((code) => quantityOfCode(code)?.cumulative !== true);
 }
 
 /** Rows with status N for slots that passed unread. */
@@ -191,7 +237,9 @@ export function keepStartGap(meter: PolledMeter, lastSealedS: number, options: R
 }
 
 /** A slot that passed unread. */
-function absent({ codes, isRelative }: PolledMeter, timeS: number): Sample {
+function absent(meter: PolledMeter, timeS: number): Sample {
+  const codes = codesAt(meter, timeS) ?? meter.codes;
+  const { isRelative } = meter;
   return { codes, row: { timeS, status: statuses.notPresent, values: [] }, ...(isRelative && { relative: true }) };
 }
 
@@ -214,7 +262,7 @@ function sampleOf(reading: MeterReading, timeS: number): Sample {
   return { codes, row: { timeS, status, values: [] } };
 }
 
-function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number): AgentEvent {
+function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number, offsetMs: number): AgentEvent {
   const { index, name } = meter.configuration;
   const status = statusLetters[sampleOf(reading, timeS).row.status] ?? "E";
   meter.lastStatus = status;
@@ -225,7 +273,7 @@ function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number):
   const values = reading.status === statuses.good ? Object.fromEntries(pairs) : {};
   const detail = reading.detail === undefined ? {} : { detail: reading.detail };
   const relative = meter.isRelative ? { relative: true as const } : {};
-  return { event: "reading", meter: index, name, timeS, ...relative, status, values, ...detail };
+  return { event: "reading", meter: index, name, timeS, ...relative, status, values, offsetMs, ...detail };
 }
 
 /** Seals a meter's rows as they fall due, beside the polling: a wallet that is slow or away delays no reading. */

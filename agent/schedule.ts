@@ -33,6 +33,15 @@ export function nextDue(lastS: number, wallMs: number, intervalS: number): Due {
   return { timeS, missed: Math.min(missed, missedSlotsMax) };
 }
 
+/** What a record's time may be off by, and what a long slot may be read late by, as a share of it. */
+const lateMinMs = 2_000;
+const lateShare = 0.1;
+
+/** Whether a reading that ended `offsetMs` after its slot missed its deadline: 2 s, or a tenth of the slot where that is more. */
+export function isLate(offsetMs: number, intervalS: number): boolean {
+  return offsetMs > Math.max(lateMinMs, intervalS * 1_000 * lateShare);
+}
+
 /** So many tries in a row may be in vain before a unit is left alone for a while. */
 export const vainTriesMax = 3;
 const restFirstMs = 1_000;
@@ -61,6 +70,11 @@ export class UnitRest {
     this.#vain = 0;
     this.#untilMs = Number.NEGATIVE_INFINITY;
     this.#pauses.reset();
+  }
+
+  /** The last try was in vain: it is asked after those that answer. */
+  get isSuspect(): boolean {
+    return this.#vain > 0;
   }
 
   isResting(nowMs: number): boolean {

@@ -9,7 +9,7 @@ import type {
   MqttConfiguration,
 } from "../agent/configuration.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
-import { quantities, quantityOfName } from "../protocol/quantity.ts";
+import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity.ts";
 import type { WalletPolicy } from "../wallet/policy.ts";
 import { CommandError, exit } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
@@ -44,6 +44,7 @@ interface HubFile {
     unit: number;
     profile: string;
     interval_s: number;
+    energy_interval_s?: number;
     quantities?: string[];
     power_max_w?: number;
     resolution_wh: number;
@@ -199,6 +200,13 @@ function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile,
     );
   if (daySeconds % meter.interval_s !== 0)
     throw source.error(at("interval_s"), "a number of seconds that divides a day", `${meter.interval_s}`);
+  const { interval_s: intervalS, energy_interval_s: energyIntervalS = intervalS } = meter;
+  if (daySeconds % energyIntervalS !== 0 || energyIntervalS % intervalS !== 0)
+    throw source.error(
+      at("energy_interval_s"),
+      `a multiple of interval_s (${intervalS}) that divides a day`,
+      `${energyIntervalS}`,
+    );
   const codes = meter.quantities?.map((name, index) => {
     const quantity = quantityOfName(name);
     const offered = profile.registers.map((register) => register.code);
@@ -206,13 +214,21 @@ function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile,
     const names = quantities.filter((item) => offered.includes(item.code)).map((item) => item.name);
     throw source.error([...at("quantities"), index], `a quantity of ${profile.id}: ${names.join(", ")}`, name);
   });
+  const isFast = (code: number): boolean => quantityOfCode(code)?.cumulative !== true;
+  if (energyIntervalS !== intervalS && !(codes ?? profile.defaultCodes).some(isFast))
+    throw source.error(
+      at("energy_interval_s"),
+      "beside it a quantity to be read every interval_s, such as active-power-import",
+      "registers only",
+    );
   return {
     index: meter.index ?? place,
     name: meter.name,
     line: meter.line,
     unit: meter.unit,
     profile: meter.profile,
-    intervalS: meter.interval_s,
+    intervalS,
+    ...(energyIntervalS !== intervalS && { energyIntervalS }),
     ...(codes && { codes: codes.sort((a, b) => a - b) }),
     powerMaxW: meter.power_max_w ?? 0,
   };

@@ -185,6 +185,7 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     lastTime(meter),
     `${meter.unsealedRows}`,
     `${meter.missedSlots}`,
+    `${meter.lateReadings}`,
     `${meter.lostRows}`,
     meter.line,
   ]);
@@ -194,6 +195,7 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     { title: "last reading" },
     { title: "unsealed", align: "right" },
     { title: "missed", align: "right" },
+    { title: "late", align: "right" },
     { title: "lost", align: "right" },
     { title: "line" },
   ] as const;

@@ -5,7 +5,7 @@ import { DemoTally } from "../../cli/demo-tally.ts";
 import { randomOfRun } from "../protocol/seeded-random.ts";
 
 const reading = (timeS: number, status = "G"): AgentEvent => ({
-  ...{ event: "reading", meter: 0, name: "house", timeS, status },
+  ...{ event: "reading", meter: 0, name: "house", timeS, status, offsetMs: 12 },
   values: status === "G" ? { "active-power-import": timeS } : {},
 });
 const sealed = (sequence: number): AgentEvent => ({ event: "sealed", sequence, meter: 0, rows: 1 });

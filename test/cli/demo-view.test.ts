@@ -18,7 +18,7 @@ function view(status?: string): { view: DemoView; tally: DemoTally } {
   const tally = new DemoTally();
   if (status !== undefined)
     tally.take({
-      ...{ event: "reading", meter: 0, name: "house", timeS: 1_800_000_000, status },
+      ...{ event: "reading", meter: 0, name: "house", timeS: 1_800_000_000, status, offsetMs: 12 },
       values: status === "G" ? values : {},
       ...(status !== "G" && { detail: `a port\nthat is\x1b[2J gone ${"and more ".repeat(30)}` }),
     });

@@ -112,7 +112,7 @@ const agentStatus: AgentStatus = {
         lastIsRelative: false,
         lastStatus: "G",
       },
-      ...{ unsealedRows: 3, missedSlots: 4, lostRows: 5 },
+      ...{ unsealedRows: 3, missedSlots: 4, lateReadings: 0, lostRows: 5 },
     },
   ],
 };
@@ -144,7 +144,7 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
   assert.ok(good.out.includes(didKeyOf(sampleHello.publicKey)));
   assert.match(good.out, /9 sealed, 7 acknowledged, 2 waiting \(epoch 7\)/);
   assert.match(good.out, /uplink {5}mqtt:\/\/node:1883 connected/);
-  assert.match(good.out, /^house +G +\S+ +3 +4 +5 {2}\/dev\/ttyUSB0 at 9600 8N1$/m);
+  assert.match(good.out, /^house +G +\S+ +3 +4 +0 +5 {2}\/dev\/ttyUSB0 at 9600 8N1$/m);
   const json = JSON.parse((await ecp("status", "--config", config, "--json")).out);
   assert.deepEqual(json.agent, agentStatus);
   assert.deepEqual([json.wallet.through, json.wallet.clock], [7, "S"]);
