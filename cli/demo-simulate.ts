@@ -1,7 +1,7 @@
 /** ecp-demo simulate: a simulated meter for whoever wants to read one: on a pty, over Modbus TCP, with faults on demand. */
 import { NotASymlink } from "../simulator/pty.ts";
-import type { SlaveFault } from "../simulator/sdm630-slave.ts";
 import { runSimulatedMeter } from "../simulator/simulated-meter.ts";
+import type { SlaveFault } from "../simulator/slave-fault.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 
 const faultHelp = "silent, wrong-unit, bad-crc, garbage, noise-before, exception:CODE, late:MS, not-a-number:ADDRESS";

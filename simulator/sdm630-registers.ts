@@ -1,11 +1,12 @@
 /**
- * The registers of an Eastron SDM630-Modbus V2 as its manual lists them (Modbus protocol V2.0; serial number V1.8), filled
- * from a household. Function 4, float32 in two registers, high word first.
+ * The input registers of an Eastron SDM630-Modbus V2 as its manual lists them (Modbus protocol V2.0), filled from a
+ * household. Function 4, float32 in two registers, high word first.
  */
 import type { HouseholdState } from "./household.ts";
+import { RegisterImage } from "./register-image.ts";
 
 /** Last register of the input table of V2.0 (0x017C, total reactive energy of L3) and its second word. */
-export const sdm630InputRegisterMax = 0x017d;
+const sdm630InputRegisterMax = 0x017d;
 /** Most registers a request may ask for: 40 values (V1.8, V2.0). */
 export const sdm630CountMax = 80;
 
@@ -44,10 +45,11 @@ export function sdm630InputValues(state: HouseholdState): ReadonlyMap<number, nu
   return values;
 }
 
-/** Holding registers that an identifying reader asks for: 0xFC00 serial number, two words, high word first (V1.8). */
-export function sdm630HoldingWords(serialNumber: number): ReadonlyMap<number, number> {
-  return new Map([
-    [0xfc00, serialNumber >>> 16],
-    [0xfc01, serialNumber & 0xffff],
-  ]);
+/** The whole input table: what the profile does not read is there as well, as in the meter itself. */
+export function sdm630Image(state: HouseholdState): RegisterImage {
+  const image = new RegisterImage();
+  image.cover(4, 0, sdm630InputRegisterMax + 1);
+  for (const [address, value] of sdm630InputValues(state))
+    image.setValue({ functionCode: 4, address, type: "float32", wordOrder: "high-first" }, value);
+  return image;
 }

@@ -1,90 +1,49 @@
-/** A simulated SDM630 at the end of a pty, of a TCP port, or of both: what `ecp-demo simulate` runs. */
+/** A simulated SDM630 by itself, on a pty, over Modbus TCP, or both: what the demo and most tests read. */
+import { findMeterProfile } from "../drivers/modbus/profile-catalogue.ts";
 import { createHousehold } from "./household.ts";
-import { openPty, type Pty, removeSymlink, replaceSymlink } from "./pty.ts";
-import { RtuSlave, Sdm630Slave, type SlaveFault, serveModbusTcp, type TcpSlave } from "./sdm630-slave.ts";
+import { meterDevice } from "./meter-device.ts";
+import { runSimulatedBus, type SimulatedBus, type SimulatedBusOptions } from "./simulated-bus.ts";
+import { SimulatedSlave } from "./simulated-slave.ts";
+import type { SlaveFault } from "./slave-fault.ts";
 
-export interface SimulatedMeterOptions {
-  /** Symlink to make to the pty; replaced if there. With neither `link` nor `tcp` there is a pty without a link. */
-  readonly link?: string;
-  /** Serve Modbus TCP too (or only, when there is no link); port 0 lets the system choose. */
-  readonly tcp?: { readonly host: string; readonly port: number };
+export interface SimulatedMeterOptions extends Omit<SimulatedBusOptions, "slaves"> {
   /** Modbus unit, 1–247. Default 1. */
   readonly unit?: number;
   /** Which house; the same seed at the same time gives the same values. Default 1. */
   readonly seed?: number;
-  /** Paces the answers as a line of this speed would. Default 9600. */
-  readonly baud?: number;
   /** Unix milliseconds. Default Date.now. */
   readonly now?: () => number;
 }
 
-export interface SimulatedMeter {
-  readonly slave: Sdm630Slave;
-  /** The pty's path; another one after reconnect(). Undefined without a pty. */
-  readonly path: string | undefined;
-  /** `host:port` of Modbus TCP. Undefined without it. */
-  readonly address: string | undefined;
+export interface SimulatedMeter extends SimulatedBus {
+  readonly slave: SimulatedSlave;
   setFault(fault: SlaveFault | undefined, times?: number): void;
-  /** Pulls the cable: the pty is hung up, TCP connections break. The symlink goes, as udev's do. */
-  cut(): Promise<void>;
-  /** Plugs it in again, at another path, and makes the symlink lead there. */
-  reconnect(): Promise<void>;
-  close(): Promise<void>;
 }
 
+/** Serial numbers of simulated meters begin here; the house's seed is added. */
+export const serialNumberFrom = 21_000_000;
+
 export async function runSimulatedMeter(options: SimulatedMeterOptions = {}): Promise<SimulatedMeter> {
-  const { link, unit = 1, seed = 1, baud = 9600, now = Date.now } = options;
-  const slave = new Sdm630Slave({ unit, household: createHousehold(seed), now, serialNumber: 21_000_000 + seed });
-  let pty: Pty | undefined;
-  let rtu: RtuSlave | undefined;
-  let tcp: TcpSlave | undefined;
-
-  const connect = async (): Promise<void> => {
-    const opened = openPty();
-    try {
-      if (link !== undefined) await replaceSymlink(link, opened.path);
-    } catch (error) {
-      await opened.close(); // an open pty would keep the process alive
-      throw error;
-    }
-    const line = new RtuSlave(slave, baud, (bytes) => opened.write(bytes));
-    opened.onData((bytes) => line.receive(bytes));
-    [pty, rtu] = [opened, line];
-  };
-  const cut = async (): Promise<void> => {
-    const [oldPty, oldRtu] = [pty, rtu];
-    [pty, rtu] = [undefined, undefined];
-    oldRtu?.close();
-    tcp?.cut();
-    if (oldPty === undefined) return;
-    if (link !== undefined) await removeSymlink(link, oldPty.path);
-    await oldPty.close();
-  };
-
-  const wantsPty = link !== undefined || options.tcp === undefined;
-  if (options.tcp !== undefined) tcp = await serveModbusTcp(slave, options.tcp);
-  try {
-    if (wantsPty) await connect();
-  } catch (error) {
-    await tcp?.close();
-    throw error;
-  }
+  const { unit = 1, seed = 1, now = Date.now } = options;
+  const profile = findMeterProfile("eastron-sdm630")!;
+  const household = createHousehold(seed);
+  const slave = new SimulatedSlave(
+    meterDevice(profile, { unit, household, now, serialNumber: serialNumberFrom + seed }),
+  );
+  const bus = await runSimulatedBus({ ...options, slaves: [slave] });
   return {
     slave,
+    setFault: (fault, times) => slave.setFault(fault, times),
+    slaves: bus.slaves,
     get path() {
-      return pty?.path;
+      return bus.path;
     },
     get address() {
-      return tcp?.address;
+      return bus.address;
     },
-    setFault: (fault, times) => slave.setFault(fault, times),
-    cut,
-    reconnect: async () => {
-      if (wantsPty && pty === undefined) await connect();
-    },
-    close: async () => {
-      await cut();
-      await tcp?.close();
-    },
+    cut: bus.cut,
+    reconnect: bus.reconnect,
+    disturb: bus.disturb,
+    close: bus.close,
   };
 }

@@ -6,7 +6,7 @@ import { readMeter, readSerialNumber } from "../../drivers/modbus/meter-reader.t
 import { createRtuLine, frameGapMs } from "../../drivers/modbus/rtu-line.ts";
 import { openSerialPort } from "../../drivers/serial/serial-port.ts";
 import { openPty, replaceSymlink } from "../../simulator/pty.ts";
-import type { SlaveFault } from "../../simulator/sdm630-slave.ts";
+import type { SlaveFault } from "../../simulator/slave-fault.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
 import { baud, quickProfile, startBench, temporaryFolder, testNowMs } from "./sdm630-line.ts";
 

@@ -1,12 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { findMeterProfile } from "../../drivers/modbus/profile-catalogue.ts";
 import { encodeReadRequest, encodeRtuFrame } from "../../drivers/modbus/rtu-frame.ts";
 import { createHousehold } from "../../simulator/household.ts";
-import { RtuSlave, Sdm630Slave } from "../../simulator/sdm630-slave.ts";
+import { meterDevice } from "../../simulator/meter-device.ts";
+import { RtuSlaveLine } from "../../simulator/rtu-slave-line.ts";
+import { SimulatedSlave } from "../../simulator/simulated-slave.ts";
 
 const nowMs = Date.UTC(2026, 5, 10, 11);
 const household = createHousehold(1);
-const newSlave = (): Sdm630Slave => new Sdm630Slave({ unit: 5, household, now: () => nowMs, serialNumber: 0x01020304 });
+const sdm630 = findMeterProfile("eastron-sdm630")!;
+const newSlave = (unit = 5): SimulatedSlave =>
+  new SimulatedSlave(meterDevice(sdm630, { unit, household, now: () => nowMs, serialNumber: 0x01020304 }));
 const pdu = (functionCode: number, address: number, count: number): Uint8Array =>
   Uint8Array.of(functionCode, address >>> 8, address & 0xff, count >>> 8, count & 0xff);
 
@@ -46,9 +51,13 @@ test("on the line: a wrong CRC, another unit and a broadcast get no answer, the 
   const slave = newSlave();
   const sent: Uint8Array[] = [];
   let answered = (): void => {};
-  const line = new RtuSlave(slave, 115_200, (bytes) => {
-    sent.push(bytes);
-    answered();
+  const line = new RtuSlaveLine({
+    slaves: [slave],
+    baud: 115_200,
+    write: (bytes) => {
+      sent.push(bytes);
+      answered();
+    },
   });
   const request = encodeReadRequest({ unit: 5, functionCode: 4, address: 0, count: 2 });
   const spoilt = request.slice();
@@ -66,7 +75,7 @@ test("on the line: a wrong CRC, another unit and a broadcast get no answer, the 
 test("answers take the time that their bytes need at the line's speed", async () => {
   const startedMs = performance.now();
   await new Promise<void>((resolve) => {
-    const line = new RtuSlave(newSlave(), 2400, () => resolve());
+    const line = new RtuSlaveLine({ slaves: [newSlave()], baud: 2400, write: () => resolve() });
     line.receive(encodeReadRequest({ unit: 5, functionCode: 4, address: 0, count: 4 }));
   });
   // 8 bytes there and 13 back at 240 characters a second; a timer may fire a millisecond early.
@@ -78,7 +87,11 @@ test("requests that come while it is busy are answered later and in order", asyn
   const sent: Uint8Array[] = [];
   slave.setFault({ kind: "late", byMs: 40 }, 1);
   await new Promise<void>((resolve) => {
-    const line = new RtuSlave(slave, 115_200, (bytes) => sent.push(bytes) === 2 && resolve());
+    const line = new RtuSlaveLine({
+      slaves: [slave],
+      baud: 115_200,
+      write: (bytes) => sent.push(bytes) === 2 && resolve(),
+    });
     line.receive(encodeReadRequest({ unit: 5, functionCode: 4, address: 0, count: 2 }));
     line.receive(encodeReadRequest({ unit: 5, functionCode: 4, address: 0, count: 6 }));
   });
