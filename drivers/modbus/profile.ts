@@ -64,6 +64,8 @@ export interface ProfileMode extends NumberPlace {
   readonly accepted: readonly number[];
   /** Codes that cannot be vouched for under any other value. */
   readonly affects: readonly number[];
+  /** What an owner does about it, as an instruction: `set the measurement mode to B at the meter`. */
+  readonly remedy: string;
   readonly source: string;
 }
 
@@ -87,6 +89,8 @@ export interface MeterProfile {
   readonly make: string;
   /** Models that it is for, the first as the title. */
   readonly models: readonly string[];
+  /** `maker`: the maker's own document was read; `secondary`: what others wrote of the meter, which documents names. */
+  readonly evidence: "maker" | "secondary";
   /** The documents that the table was made from; one that was not the maker's says so. */
   readonly documents: readonly string[];
   /** What an owner should know: quirks, settings. One sentence each. */
@@ -100,6 +104,8 @@ export interface MeterProfile {
   /** Codes read when the configuration names none, ascending. */
   readonly defaultCodes: readonly number[];
   readonly maxRegistersPerRequest: number;
+  /** Some models of the family refuse long requests: what all of them answer. */
+  readonly fallbackRegistersPerRequest?: number;
   /** Addresses and counts must be multiples of this. */
   readonly countStep: number;
   /** Least pause before each request; 0: t3.5 alone. */

@@ -3,7 +3,6 @@ import { type TestContext, test } from "node:test";
 import { Agent, PolicyMismatch } from "../../agent/agent.ts";
 import type { HubConfiguration } from "../../agent/configuration.ts";
 import type { AgentEvent } from "../../agent/event.ts";
-import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { digestBytes, kidBytes } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
@@ -18,6 +17,7 @@ import {
   type WalletRequest,
 } from "../../protocol/wallet-message.ts";
 import { runSimulatedMeter, type SimulatedMeter } from "../../simulator/simulated-meter.ts";
+import { eastronSdm630 } from "../drivers/sdm630-line.ts";
 import { BrokerFixture } from "./broker-fixture.ts";
 import { type Reply, ScriptedWallet, sampleHello } from "./scripted-wallet.ts";
 import { socketPath } from "./socket-folder.ts";

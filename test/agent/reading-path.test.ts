@@ -15,11 +15,11 @@ import {
 import { type WalletClient, WalletUnavailable } from "../../agent/wallet-client.ts";
 import { DriverError } from "../../drivers/failure.ts";
 import type { ModbusLine } from "../../drivers/modbus/line.ts";
-import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
 import type { RegisterRead } from "../../drivers/modbus/register-read.ts";
 import { statuses, statusLetters } from "../../protocol/reading-status.ts";
 import type { Row } from "../../protocol/record.ts";
 import { type SealRequest, sealRowsMax, WalletRefusal } from "../../protocol/wallet-message.ts";
+import { eastronSdm630 } from "../drivers/sdm630-line.ts";
 
 const startMs = 1_800_000_000_000;
 const answerMs = 20;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { planBlocks, type RegisterSpan } from "../../drivers/modbus/block-plan.ts";
-import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
+import { eastronSdm630 } from "./sdm630-line.ts";
 
 const limits = { maxRegistersPerRequest: 60, countStep: 2, requestCostRegisters: 7 };
 const at = (address: number, count = 2, functionCode: 3 | 4 = 4): RegisterSpan => ({ functionCode, address, count });

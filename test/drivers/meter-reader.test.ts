@@ -4,7 +4,7 @@ import { DriverError, driverErrorCodes } from "../../drivers/failure.ts";
 import { integerOf, readingStatus, statusOfError } from "../../drivers/modbus/meter-reader.ts";
 import type { ProfileRegister } from "../../drivers/modbus/profile.ts";
 import { findMeterProfile, meterProfiles } from "../../drivers/modbus/profile-catalogue.ts";
-import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
+import { eastronSdm630 } from "./sdm630-line.ts";
 
 const register = (sign: ProfileRegister["sign"], unitsPerValue = 1): ProfileRegister => ({
   code: 1,

@@ -5,13 +5,15 @@ import path from "node:path";
 import type { TestContext } from "node:test";
 import type { ModbusLine } from "../../drivers/modbus/line.ts";
 import type { MeterProfile } from "../../drivers/modbus/profile.ts";
-import { eastronSdm630 } from "../../drivers/modbus/profile-eastron-sdm630.ts";
+import { findMeterProfile } from "../../drivers/modbus/profile-catalogue.ts";
 import { createRtuLine } from "../../drivers/modbus/rtu-line.ts";
 import { openSerialPort } from "../../drivers/serial/serial-port.ts";
 import { runSimulatedMeter, type SimulatedMeter } from "../../simulator/simulated-meter.ts";
 
 /** The pty has no speed; this is what the simulator paces by. */
 export const baud = 115_200;
+
+export const eastronSdm630 = findMeterProfile("eastron-sdm630") as MeterProfile;
 
 /** The SDM630's table with short times. */
 export const quickProfile: MeterProfile = { ...eastronSdm630, gapMs: 2, timeoutMs: 200, slowestAnswerMs: 400 };
