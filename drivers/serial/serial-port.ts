@@ -1,4 +1,5 @@
 /** Opens a serial port through the npm package `serialport` as a ByteTransport. */
+import { execFile } from "node:child_process";
 import { read } from "node:fs";
 import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError, messageOf } from "../failure.ts";
@@ -53,6 +54,7 @@ export async function openSerialPort(settings: SerialSettings): Promise<ByteTran
     });
   });
   if (port.port !== undefined) makeEndOfFileLoss(port.port);
+  if (settings.parity === "even" || settings.parity === "odd") await checkInputParity(path);
 
   return {
     description: where,
@@ -79,6 +81,16 @@ export async function openSerialPort(settings: SerialSettings): Promise<ByteTran
         else resolve();
       }),
   };
+}
+
+/**
+ * Has the kernel check the parity of what comes in (INPCK), which serialport does not ask for: without it a character with a wrong
+ * parity bit passes for a good one. Where there is no stty the CRC alone has to find it.
+ */
+function checkInputParity(path: string): Promise<void> {
+  return new Promise((resolve) => {
+    execFile("stty", ["-F", path, "inpck"], () => resolve());
+  });
 }
 
 /** What the guard below needs of serialport's Linux binding. */
