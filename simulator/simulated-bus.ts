@@ -1,7 +1,11 @@
 /** Simulated meters at the end of a pty, of a TCP port, or of both: several units on one line. */
+import { RtuParser, requestLength } from "../drivers/modbus/rtu-frame.ts";
+import { openPacedLine } from "./paced-line.ts";
+import type { LineFraming } from "./paced-line-framing.ts";
+import { characterMsOf, type WireReply } from "./paced-line-wire.ts";
 import { openPty, type Pty, removeSymlink, replaceSymlink } from "./pty.ts";
-import { RtuSlaveLine } from "./rtu-slave-line.ts";
-import type { SimulatedSlave } from "./simulated-slave.ts";
+import { answerOnLine, RtuSlaveLine, slaveTurnaroundMs } from "./rtu-slave-line.ts";
+import type { AnswerPiece, SimulatedSlave } from "./simulated-slave.ts";
 import { serveModbusTcp, serveRtuOverTcp, type TcpSlave } from "./tcp-slave.ts";
 
 export interface SimulatedBusOptions {
@@ -12,6 +16,11 @@ export interface SimulatedBusOptions {
   readonly tcp?: { readonly host: string; readonly port: number; readonly framing?: "tcp" | "rtu" };
   /** Paces the answers as a line of this speed would. Default 9600. */
   readonly baud?: number;
+  /**
+   * The line keeps its characters' times in both directions and is understood only by a program with the same settings; another one
+   * gets garbage. Without it only the answers are paced, and any setting will do.
+   */
+  readonly strict?: { readonly parity: "none" | "even" | "odd"; readonly stopBits: 1 | 2 };
 }
 
 export interface SimulatedBus {
@@ -30,31 +39,27 @@ export interface SimulatedBus {
 }
 
 export async function runSimulatedBus(options: SimulatedBusOptions): Promise<SimulatedBus> {
-  const { slaves, link, baud = 9600 } = options;
-  let pty: Pty | undefined;
-  let rtu: RtuSlaveLine | undefined;
+  const { slaves, link, baud = 9600, strict } = options;
+  let line: LineEnd | undefined;
   let tcp: TcpSlave | undefined;
 
   const connect = async (): Promise<void> => {
-    const opened = openPty();
+    const pty = openPty();
     try {
-      if (link !== undefined) await replaceSymlink(link, opened.path);
+      if (link !== undefined) await replaceSymlink(link, pty.path);
     } catch (error) {
-      await opened.close(); // an open pty would keep the process alive
+      await pty.close(); // an open pty would keep the process alive
       throw error;
     }
-    const line = new RtuSlaveLine({ slaves, baud, write: (bytes) => opened.write(bytes) });
-    opened.onData((bytes) => line.receive(bytes));
-    [pty, rtu] = [opened, line];
+    line = strict ? strictEnd(pty, slaves, { baud, ...strict }) : plainEnd(pty, slaves, baud);
   };
   const cut = async (): Promise<void> => {
-    const [oldPty, oldRtu] = [pty, rtu];
-    [pty, rtu] = [undefined, undefined];
-    oldRtu?.close();
+    const old = line;
+    line = undefined;
     tcp?.cut();
-    if (oldPty === undefined) return;
-    if (link !== undefined) await removeSymlink(link, oldPty.path);
-    await oldPty.close();
+    if (old === undefined) return;
+    if (link !== undefined) await removeSymlink(link, old.path);
+    await old.close();
   };
 
   const wantsPty = link !== undefined || options.tcp === undefined;
@@ -71,19 +76,66 @@ export async function runSimulatedBus(options: SimulatedBusOptions): Promise<Sim
   return {
     slaves,
     get path() {
-      return pty?.path;
+      return line?.path;
     },
     get address() {
       return tcp?.address;
     },
     cut,
     reconnect: async () => {
-      if (wantsPty && pty === undefined) await connect();
+      if (wantsPty && line === undefined) await connect();
     },
-    disturb: (bytes) => pty?.write(bytes),
+    disturb: (bytes) => line?.disturb(bytes),
     close: async () => {
       await cut();
       await tcp?.close();
     },
   };
+}
+
+/** The slaves' end of a pty. */
+interface LineEnd {
+  readonly path: string;
+  disturb(bytes: Uint8Array): void;
+  close(): Promise<void>;
+}
+
+function plainEnd(pty: Pty, slaves: readonly SimulatedSlave[], baud: number): LineEnd {
+  const rtu = new RtuSlaveLine({ slaves, baud, write: (bytes) => pty.write(bytes) });
+  pty.onData((bytes) => rtu.receive(bytes));
+  return {
+    path: pty.path,
+    disturb: (bytes) => pty.write(bytes),
+    close: () => {
+      rtu.close();
+      return pty.close();
+    },
+  };
+}
+
+function strictEnd(pty: Pty, slaves: readonly SimulatedSlave[], framing: LineFraming): LineEnd {
+  const parser = new RtuParser(requestLength);
+  const characterMs = characterMsOf(framing);
+  let lastAnswerMs = Number.NEGATIVE_INFINITY;
+  const answer = (bytes: Uint8Array): WireReply[] => {
+    const silenceMs = performance.now() - bytes.length * characterMs - lastAnswerMs;
+    parser.clear(); // what came before the silence belongs to no frame any more (V1.02 §2.5.1.1)
+    const requests = parser.push(bytes);
+    const replies = requests.flatMap((request) => wireReplies(answerOnLine(slaves, request, silenceMs), characterMs));
+    const wireMs = Math.max(0, ...replies.map((reply) => (reply.afterMs ?? 0) + reply.bytes.length * characterMs));
+    lastAnswerMs = performance.now() + wireMs;
+    return replies;
+  };
+  const line = openPacedLine({ ...framing, pty, turnaroundMs: slaveTurnaroundMs, answer });
+  return { path: line.path, disturb: (bytes) => line.send(bytes), close: () => line.close() };
+}
+
+/** Pieces with the pause before each, as pieces with the time of each since the request's end. */
+function wireReplies(pieces: readonly AnswerPiece[], characterMs: number): WireReply[] {
+  let atMs = slaveTurnaroundMs;
+  return pieces.map(({ afterMs, bytes }) => {
+    const reply = { afterMs: atMs + afterMs, bytes };
+    atMs = reply.afterMs + bytes.length * characterMs;
+    return reply;
+  });
 }
