@@ -28,6 +28,7 @@ const program: Program = {
     init: async () => (await import("./hub-init.ts")).hubInit,
     "config check": async () => (await import("./hub-config.ts")).hubConfigCheck,
     "config apply": async () => (await import("./hub-config.ts")).hubConfigApply,
+    scan: async () => (await import("./hub-scan.ts")).hubScan,
     read: async () => (await import("./hub-read.ts")).hubRead,
     enrol: async () => (await import("./hub-enrol.ts")).hubEnrol,
     pin: async () => (await import("./hub-enrol.ts")).hubPin,

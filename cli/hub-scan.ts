@@ -1,0 +1,211 @@
+/** ecp scan: which meters hang on which port, at what speed, under which unit numbers; and the lines for hub.yaml. */
+import { resolve } from "node:path";
+import type { ModbusLine } from "../drivers/modbus/line.ts";
+import { type SearchOptions, searchLine } from "../drivers/modbus/meter-search.ts";
+import { type LineSettings, longestSearchMs, planSearch, searchBauds } from "../drivers/modbus/meter-search-plan.ts";
+import type { Parity } from "../drivers/modbus/profile.ts";
+import { meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
+import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
+import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
+import { openSerialPort } from "../drivers/serial/serial-port.ts";
+import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
+import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-settings.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { readHubFile } from "./hub-configuration.ts";
+import { configOption, jsonOption } from "./hub-options.ts";
+import { durationText, resultJson, resultText, ScanProgress } from "./hub-scan-view.ts";
+import { placeText, type ScannedLine, writeFindings } from "./hub-scan-write.ts";
+
+const name = "ecp scan";
+const portsMax = 16;
+/** A tcp server is near or it is a gateway that waits for its own meters: both within this time. */
+const tcpTimeoutMs = 1_000;
+const serialTimeoutMs = 250;
+/** A lost pty or adapter is seen by its events here; silence is what a search mostly hears. */
+const timeoutsUntilReopen = Number.POSITIVE_INFINITY;
+const knownBauds = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
+
+export const hubScan: Command = {
+  summary: "find the meters on a port: speed, unit, make; and the lines for hub.yaml",
+  usage: `Usage: ecp scan [--serial PATH … | --all | --tcp HOST:PORT …] [--units 1-247] [--bauds 9600,19200,…]
+                [--parities none,even,odd] [--timeout MS] [--write [--correct] [--config hub.yaml]] [--json]
+
+Asks for two registers, unit after unit, and only ever reads. Quickest first: the factory settings of the known makes, then units 1
+to 10 at every speed and parity, then the others; a line that answers is searched to the end at that setting. --all (the default
+without --serial and --tcp) takes every serial port of this machine; ports are searched side by side. How long it takes at
+most is said before it begins. Ctrl-C ends it, and shows what was found.
+--timeout  how long an answer is waited for: ${serialTimeoutMs} ms on a serial line, ${tcpTimeoutMs} ms on TCP
+--write    adds the lines and meters found to hub.yaml; what stands there is left as it is, comments too
+--correct  with --write: gives a line of hub.yaml the speed and parity at which its meters answer
+
+A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 where no meter was found, 69 where no port could be used.`,
+
+  async run(args) {
+    const { values } = parseCommand(
+      name,
+      args,
+      {
+        ...configOption,
+        ...jsonOption,
+        serial: { type: "string", multiple: true },
+        all: { type: "boolean", default: false },
+        tcp: { type: "string", multiple: true },
+        units: { type: "string", default: "1-247" },
+        bauds: { type: "string" },
+        parities: { type: "string" },
+        timeout: { type: "string" },
+        write: { type: "boolean", default: false },
+        correct: { type: "boolean", default: false },
+      },
+      [],
+    );
+    const units = unitsOf(values.units);
+    const settings = settingsOf(values.bauds, values.parities);
+    const timeoutMs = values.timeout === undefined ? undefined : integer("timeout", values.timeout, 20, 10_000);
+    if (values.all && values.serial !== undefined) throw usageError(name, "--all and --serial together");
+    if (values.correct && !values.write) throw usageError(name, "--correct without --write");
+    // Before anything is searched: a hub.yaml that cannot be added to is said at once.
+    if (values.write) readHubFile(values.config);
+    const tcp = (values.tcp ?? []).map(endpoint);
+    const serial =
+      values.serial?.map((path) => resolve(path)) ?? (tcp.length > 0 && !values.all ? [] : await allPorts());
+    if (serial.length + tcp.length > portsMax)
+      throw usageError(name, `${serial.length + tcp.length} ports; at most ${portsMax} are searched at a time`);
+    const targets = [...new Set(serial)].map((path) =>
+      serialTarget(path, settings, units, timeoutMs ?? serialTimeoutMs),
+    );
+    targets.push(...tcp.map((server) => tcpTarget(server, units, timeoutMs ?? tcpTimeoutMs)));
+    if (targets.length === 0)
+      throw usageError(
+        name,
+        "no serial port is plugged in; name one with --serial PATH, or a server with --tcp HOST:PORT",
+      );
+    return scan(targets, values);
+  },
+};
+
+interface Target {
+  /** How the port is called in hub.yaml. */
+  readonly place: ScannedLine["place"];
+  readonly options: Omit<SearchOptions, "signal" | "onProgress">;
+  readonly longestMs: number;
+}
+
+async function scan(
+  targets: readonly Target[],
+  flags: { json: boolean; write: boolean; correct: boolean; config: string },
+): Promise<number> {
+  const interrupted = new AbortController();
+  const interrupt = (): void => interrupted.abort();
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  const longestMs = Math.max(...targets.map((target) => target.longestMs));
+  const say = (text: string): unknown => (flags.json ? process.stderr : process.stdout).write(text);
+  say(
+    `Searching ${targets.map(({ place }) => placeText(place)).join(", ")}: at most ${durationText(longestMs)}, most often ` +
+      "far less. Ctrl-C ends it and shows what was found.\n",
+  );
+  const progress = new ScanProgress();
+  const lines = await Promise.all(
+    targets.map(async ({ place, options }, index): Promise<ScannedLine> => {
+      const result = await searchLine({
+        ...options,
+        signal: interrupted.signal,
+        onProgress: (event) => progress.show(index, placeText(place), event),
+      });
+      progress.end(index);
+      return { place, result };
+    }),
+  );
+  progress.close();
+  process.off("SIGINT", interrupt);
+  process.off("SIGTERM", interrupt);
+  const changes = flags.write ? writeFindings(flags.config, lines, flags.correct) : undefined;
+  if (flags.json)
+    process.stdout.write(`${JSON.stringify({ ...resultJson(lines), ...(changes && { written: changes.added }) })}\n`);
+  else process.stdout.write(resultText(lines, changes));
+  if (interrupted.signal.aborted) return exit.interrupted;
+  if (lines.some(({ result }) => result.found.length > 0)) return exit.ok;
+  return lines.every(({ result }) => result.end === "failed") ? exit.unavailable : exit.failed;
+}
+
+function serialTarget(
+  path: string,
+  settings: readonly LineSettings[],
+  units: readonly number[],
+  timeoutMs: number,
+): Target {
+  const steps = planSearch({ units, settings, profiles: meterProfiles, timeoutMs });
+  const openLine = (at: LineSettings | undefined): ModbusLine => {
+    const serial = { path, ...(at as LineSettings) };
+    return createRtuLine({
+      description: `${path} at ${describeFraming(serial)}`,
+      openTransport: () => openSerialPort(serial),
+      baud: serial.baud,
+      bitsPerCharacter: bitsPerCharacter(serial),
+      timeoutsUntilReopen,
+    });
+  };
+  return {
+    place: { path },
+    options: { kind: "rtu", openLine, steps, units, timeoutMs, profiles: meterProfiles },
+    longestMs: longestSearchMs(steps, units.length, timeoutMs),
+  };
+}
+
+function tcpTarget(server: { host: string; port: number }, units: readonly number[], timeoutMs: number): Target {
+  const steps = planSearch({ units, settings: undefined, profiles: meterProfiles, timeoutMs });
+  return {
+    place: server,
+    options: {
+      kind: "tcp",
+      openLine: () => createTcpLine({ ...server, timeoutsUntilReopen }),
+      ...{ steps, units, timeoutMs, profiles: meterProfiles },
+    },
+    longestMs: longestSearchMs(steps, units.length, timeoutMs),
+  };
+}
+
+async function allPorts(): Promise<string[]> {
+  return (await listSerialPorts()).map(({ path }) => path);
+}
+
+/** `1-10,21,100-110`, ascending, each once. */
+function unitsOf(text: string): number[] {
+  const units = new Set<number>();
+  for (const part of text.split(",")) {
+    const [, from, to = from] = /^(\d{1,3})(?:-(\d{1,3}))?$/.exec(part.trim()) ?? [];
+    if (from === undefined || Number(from) < 1 || Number(to) > 247 || Number(from) > Number(to))
+      throw usageError(name, `--units ${text}; numbers and ranges from 1 to 247 were expected, such as 1-10,21`);
+    for (let unit = Number(from); unit <= Number(to); unit++) units.add(unit);
+  }
+  return [...units].sort((a, b) => a - b);
+}
+
+/** Every parity at every speed, in the order in which they are likely. */
+function settingsOf(baudsText: string | undefined, paritiesText: string | undefined): LineSettings[] {
+  const bauds = baudsText === undefined ? searchBauds : baudsText.split(",").map((text) => Number(text));
+  for (const baud of bauds)
+    if (!knownBauds.includes(baud))
+      throw usageError(name, `--bauds ${baudsText}; some of ${knownBauds.join(",")} were expected`);
+  const parities = (paritiesText ?? "none,even,odd").split(",");
+  const isParity = (text: string): text is Parity => text === "none" || text === "even" || text === "odd";
+  if (!parities.every(isParity))
+    throw usageError(name, `--parities ${paritiesText}; some of none,even,odd were expected`);
+  const common = parities.filter((parity) => parity !== "odd");
+  const rare = parities.filter((parity) => parity === "odd");
+  const all = [common, rare].flatMap((some) => bauds.flatMap((baud) => some.map((parity) => ({ baud, parity }))));
+  return all.map((pair): LineSettings => ({ ...pair, stopBits: 1 }));
+}
+
+function endpoint(text: string): { host: string; port: number } {
+  const match = /^(.+?)(?::(\d{1,5}))?$/.exec(text);
+  const port = Number(match?.[2] ?? 502);
+  if (!match || port < 1 || port > 65_535) throw usageError(name, `--tcp ${text}; HOST:PORT was expected`);
+  return { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port };
+}
+
+function integer(flag: string, text: string, min: number, max: number): number {
+  if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
+  throw usageError(name, `--${flag} ${text}; an integer from ${min} to ${max} was expected`);
+}
