@@ -8,8 +8,11 @@
  *  2. an answer that is still owed after that is remembered by its length. No request whose answer has that length may
  *     be sent to that unit (`probeCount` tells with which other length to ask first). A slave answers in order, so a
  *     valid answer of a length nobody owes proves that nothing older will come.
+ * And against answers that come twice (a repeater, a gateway that asked twice): the same bytes as that unit's last frame
+ * are held until the deadline. If another answer comes, that is the one; if none comes, they are taken for the same
+ * request only.
  */
-import { answerLength, exceptionFrameBytes, RtuParser, replyLengthOf } from "./rtu-frame.ts";
+import { answerLength, RtuParser, replyLengthOf } from "./rtu-frame.ts";
 
 export type ExchangeFailureCode = "timeout" | "crc-error" | "wrong-unit" | "wrong-reply";
 
@@ -25,6 +28,15 @@ export interface ExchangeTiming {
   readonly deadlineMs: number;
   /** Longest time after `sentAtMs` in which this slave has ever been known to begin an answer. */
   readonly slowestAnswerMs: number;
+  /** There is a place at which this unit answers reads of any length for certain. Default true. */
+  readonly canProbe?: boolean;
+}
+
+/** An answer that came after its time. */
+export interface LateAnswer {
+  readonly unit: number;
+  /** After the request's last byte; undefined when it cannot be told whose answer it was. */
+  readonly afterMs: number | undefined;
 }
 
 /** What one kind of line (RTU, TCP) does with requests and bytes. No timer and no port: the caller has those. */
@@ -41,10 +53,10 @@ export interface LineProtocol {
   readonly wakeAtMs: number;
   /** Nothing may be sent before this: the line is being drained. */
   readonly readyAtMs: number;
-  /** Register count to ask a unit for first, since an answer of the same length is still owed; undefined when none is. */
+  /** Register count to ask a unit for first, since an answer of the same length may still come; undefined when none may. */
   probeCount(request: Uint8Array, countStep: number, nowMs: number): number | undefined;
-  /** Units whose late answers came and were rejected since the last call, one entry an answer. */
-  takeLateUnits(): number[];
+  /** The late answers that came and were rejected since the last call. */
+  takeLate(): LateAnswer[];
   /** True when the byte stream cannot be trusted any more and the connection has to be made anew. */
   readonly broken: boolean;
   /** The connection was lost or closed: an exchange in flight ends without an outcome. */
@@ -55,18 +67,32 @@ export interface LineProtocol {
 interface OwedAnswer {
   readonly unit: number;
   readonly frameBytes: number;
-  readonly expiresAtMs: number;
+  readonly sentAtMs: number;
 }
 
 /** After this nobody answers any more, not even a gateway with a queue. */
 const owedAnswerAgeMaxMs = 10_000;
+/** An answer that comes a second time comes within this after the first. */
+const copyAgeMaxMs = 800;
+/** Requests remembered for reading the same as the one before them. */
+const alikeRequestsMax = 256;
+
+/** The last valid frame of a unit, and the request that it answered. */
+interface SeenFrame {
+  readonly frame: Uint8Array;
+  readonly request: Uint8Array | undefined;
+  readonly atMs: number;
+}
 
 interface Awaiting extends ExchangeTiming {
+  readonly request: Uint8Array;
   readonly unit: number;
   readonly functionCode: number;
   readonly frameBytes: number | undefined;
   readonly rejectedBefore: number;
   stray: { code: "wrong-unit" | "wrong-reply"; got: string } | undefined;
+  /** The bytes of the unit's last frame came again. */
+  copy: { readonly frame: Uint8Array; readonly isOfSameRequest: boolean } | undefined;
 }
 
 /** The RTU side: answers are told apart by unit, function, length and CRC, and late ones by what is still owed. */
@@ -77,7 +103,10 @@ export class RtuProtocol implements LineProtocol {
   #awaiting: Awaiting | undefined;
   #outcome: ExchangeOutcome | undefined;
   #owed: OwedAnswer[] = [];
-  #lateUnits: number[] = [];
+  #late: LateAnswer[] = [];
+  readonly #seen = new Map<number, SeenFrame>();
+  /** Requests whose answer was the same as that to another request before: two registers that are both 0, say. */
+  readonly #alike = new Set<string>();
   #drainUntilMs: number | undefined;
   #lastByteAtMs = Number.NEGATIVE_INFINITY;
   #rescanned = false;
@@ -106,11 +135,13 @@ export class RtuProtocol implements LineProtocol {
     this.#rescanned = false;
     this.#awaiting = {
       ...timing,
+      request: request.slice(),
       unit: request[0]!,
       functionCode: request[1]!,
       frameBytes: replyLengthOf(request),
       rejectedBefore: this.#parser.rejectedBytes,
       stray: undefined,
+      copy: undefined,
     };
     return request;
   }
@@ -137,23 +168,30 @@ export class RtuProtocol implements LineProtocol {
     return outcome;
   }
 
-  takeLateUnits(): number[] {
-    return this.#lateUnits.splice(0);
+  takeLate(): LateAnswer[] {
+    return this.#late.splice(0);
   }
 
   probeCount(request: Uint8Array, countStep: number, nowMs: number): number | undefined {
-    this.#owed = this.#owed.filter((answer) => answer.expiresAtMs > nowMs);
-    const owed = new Set(this.#owed.filter((answer) => answer.unit === request[0]).map((answer) => answer.frameBytes));
+    this.#owed = this.#owed.filter((answer) => answer.sentAtMs + owedAnswerAgeMaxMs > nowMs);
+    const unit = request[0]!;
+    const possible = new Set(this.#owed.filter((answer) => answer.unit === unit).map((answer) => answer.frameBytes));
     const frameBytes = replyLengthOf(request);
-    if (owed.size === 0 || (frameBytes !== undefined && !owed.has(frameBytes))) return undefined;
+    const seen = this.#seen.get(unit);
+    const mayBeCopied = seen !== undefined && nowMs - seen.atMs <= copyAgeMaxMs && seen.frame.length === frameBytes;
+    if (mayBeCopied && this.#alike.has(keyOf(request))) possible.add(frameBytes);
+    if (possible.size === 0 || (frameBytes !== undefined && !possible.has(frameBytes))) return undefined;
     let count = countStep;
-    while (owed.has(5 + 2 * count)) count += countStep;
+    while (possible.has(5 + 2 * count)) count += countStep;
     return count;
   }
 
   reset(): void {
     // What is owed stays owed, and the drain goes on: the meter is on the same wire, whichever descriptor leads there.
-    if (this.#awaiting !== undefined) this.#owe(this.#awaiting);
+    if (this.#awaiting !== undefined) {
+      this.#owe(this.#awaiting);
+      this.#drainFor(this.#awaiting);
+    }
     this.#parser.clear();
     this.#awaiting = undefined;
     this.#outcome = undefined;
@@ -162,21 +200,40 @@ export class RtuProtocol implements LineProtocol {
   #take(frame: Uint8Array, nowMs: number): void {
     const awaiting = this.#awaiting;
     const [unit, functionCode] = [frame[0]!, frame[1]!];
+    const seen = this.#seen.get(unit);
+    const isCopy = seen !== undefined && nowMs - seen.atMs <= copyAgeMaxMs && isSame(seen.frame, frame);
     const isAnswer =
       awaiting !== undefined &&
       unit === awaiting.unit &&
       (functionCode === (awaiting.functionCode | 0x80) ||
         (functionCode === awaiting.functionCode && frame.length === (awaiting.frameBytes ?? frame.length)));
+    this.#seen.set(unit, {
+      frame,
+      atMs: nowMs,
+      request: isCopy ? seen.request : isAnswer ? awaiting.request : undefined,
+    });
+    if (isAnswer && isCopy) {
+      const isOfSameRequest = seen.request !== undefined && isSame(seen.request, awaiting.request);
+      awaiting.copy = { frame, isOfSameRequest };
+      return;
+    }
+    if (isAnswer && functionCode !== awaiting.functionCode && this.#owed.some((answer) => answer.unit === unit)) {
+      // Every exception has 5 bytes: this may be the late one, and this request's own answer may follow.
+      const got = `exception ${frame[2]}, which may belong to an earlier request`;
+      awaiting.stray = { code: "wrong-reply", got };
+      return;
+    }
     if (isAnswer) {
       this.#awaiting = undefined;
       this.#outcome = { kind: "reply", frame };
-      this.#settleOwed(awaiting, frame);
+      // A normal answer proves that the slave is through with all that came before.
+      this.#owed = this.#owed.filter((answer) => answer.unit !== unit);
       return;
     }
     const owedAt = this.#owed.findIndex((answer) => answer.unit === unit && answer.frameBytes === frame.length);
     if (owedAt >= 0) {
-      this.#owed.splice(owedAt, 1);
-      this.#lateUnits.push(unit);
+      const [owed] = this.#owed.splice(owedAt, 1);
+      this.#late.push({ unit, afterMs: nowMs - owed!.sentAtMs });
       // The one answer the line was drained for has come: silence is enough now.
       if (this.#owed.length === 0 && this.#drainUntilMs !== undefined) this.#drainUntilMs = nowMs;
     } else if (awaiting !== undefined) {
@@ -187,33 +244,57 @@ export class RtuProtocol implements LineProtocol {
     }
   }
 
-  /**
-   * A normal answer proves that the slave is through with all that came before. An exception proves nothing while an
-   * answer is owed (every exception has 5 bytes, so it may be the late one): then this request's own answer is owed too.
-   */
-  #settleOwed(awaiting: Awaiting, frame: Uint8Array): void {
-    if (frame.length !== exceptionFrameBytes || frame[1] === awaiting.functionCode) {
-      this.#owed = this.#owed.filter((answer) => answer.unit !== awaiting.unit);
-    } else if (this.#owed.some((answer) => answer.unit === awaiting.unit)) {
-      this.#owe(awaiting);
-    }
-  }
-
+  /** The deadline has come. */
   #fail(awaiting: Awaiting): void {
     this.#awaiting = undefined;
+    if (awaiting.copy !== undefined) {
+      this.#settleCopy(awaiting, awaiting.copy);
+      return;
+    }
     const rejected = this.#parser.rejectedBytes + this.#parser.pendingBytes - awaiting.rejectedBefore;
     if (awaiting.stray !== undefined) this.#outcome = { kind: "failed", ...awaiting.stray };
     else if (rejected > 0)
       this.#outcome = { kind: "failed", code: "crc-error", got: `${rejected} bytes without a valid CRC` };
     else this.#outcome = { kind: "failed", code: "timeout", got: "nothing" };
     this.#owe(awaiting);
+    this.#drainFor(awaiting);
   }
 
-  #owe(awaiting: Awaiting): void {
-    this.#drainUntilMs = Math.max(awaiting.deadlineMs, awaiting.sentAtMs + awaiting.slowestAnswerMs);
-    const { unit, frameBytes } = awaiting;
+  /**
+   * Nothing came but what had come before. To the same request that is an answer, at worst one that is a moment old; to
+   * another it may be a wrong one. Whether this request's own answer is still to come cannot be known, so it is owed.
+   */
+  #settleCopy(awaiting: Awaiting, copy: NonNullable<Awaiting["copy"]>): void {
+    this.#drainUntilMs = awaiting.deadlineMs;
+    const canProbe = awaiting.canProbe ?? true;
+    const isRefusal = copy.frame[1] !== awaiting.functionCode;
+    // Where nothing can be proven, refusals in a row stay refusals; no value comes of them.
+    if (copy.isOfSameRequest || (isRefusal && !canProbe)) {
+      this.#outcome = { kind: "reply", frame: copy.frame };
+      if (!canProbe) return;
+    } else {
+      if (this.#alike.size >= alikeRequestsMax) this.#alike.clear();
+      this.#alike.add(keyOf(awaiting.request));
+      this.#outcome = { kind: "failed", code: "wrong-reply", got: "the bytes of the answer before it once more" };
+    }
+    this.#owe(awaiting);
+  }
+
+  #owe({ unit, frameBytes, sentAtMs }: Awaiting): void {
     if (frameBytes === undefined) return;
     this.#owed = this.#owed.filter((answer) => answer.unit !== unit || answer.frameBytes !== frameBytes);
-    this.#owed.push({ unit, frameBytes, expiresAtMs: awaiting.sentAtMs + owedAnswerAgeMaxMs });
+    this.#owed.push({ unit, frameBytes, sentAtMs });
   }
+
+  #drainFor(awaiting: Awaiting): void {
+    this.#drainUntilMs = Math.max(awaiting.deadlineMs, awaiting.sentAtMs + awaiting.slowestAnswerMs);
+  }
+}
+
+function isSame(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+}
+
+function keyOf(request: Uint8Array): string {
+  return request.join();
 }

@@ -5,6 +5,7 @@
  */
 import { EventEmitter } from "node:events";
 import { DriverError } from "../failure.ts";
+import { asLastPage } from "./identification.ts";
 
 /** Functions that cannot change a meter: read coils, inputs, holding, input registers; server id; identification. */
 const readingFunctions: ReadonlySet<number> = new Set([1, 2, 3, 4, 17, 43]);
@@ -57,6 +58,6 @@ export class LinePort extends EventEmitter {
 
   /** Gives the library the answer to the request it sent last. */
   deliver(frame: Uint8Array): void {
-    this.emit("data", Buffer.from(frame.buffer, frame.byteOffset, frame.length));
+    this.emit("data", Buffer.from(asLastPage(frame)));
   }
 }

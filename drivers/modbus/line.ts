@@ -6,10 +6,20 @@
  */
 import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError } from "../failure.ts";
+import { type AnswerLatency, AnswerTimes } from "./answer-times.ts";
 import type { ExchangeOutcome, LineProtocol } from "./exchange.ts";
+import { type DeviceIdentity, identify } from "./identification.ts";
 import { LinePort } from "./line-port.ts";
 import { LineSilence } from "./line-silence.ts";
-import { assertRead, describeRead, exchangeError, libraryError, type RegisterRead } from "./register-read.ts";
+import {
+  assertRead,
+  describeRequest,
+  exchangeError,
+  type IdentityRequest,
+  libraryError,
+  type ReadingRequest,
+  type RegisterRead,
+} from "./register-read.ts";
 import { encodeReadRequest, replyLengthOf } from "./rtu-frame.ts";
 
 /** What happened with one unit since the line was made. */
@@ -47,6 +57,9 @@ export interface ModbusLineOptions {
 /** More waiting reads than this are refused: a queue that only grows hides a dead line. */
 const waitingReadsMax = 256;
 
+/** A timer that fires so much too late was held up. */
+const stallMs = 10;
+
 type Library = InstanceType<typeof import("modbus-serial").default>;
 
 export class ModbusLine {
@@ -67,7 +80,9 @@ export class ModbusLine {
   #openings = 0;
   /** The exchange in flight: where its outcome goes, and how long it may take. */
   #inFlight: { settle: (outcome: ExchangeOutcome) => void; fail: (error: Error) => void } | undefined;
-  #currentRead: RegisterRead | undefined;
+  #inFlightTiming = { sentAtMs: 0, timeoutMs: 0 };
+  #current: ReadingRequest | undefined;
+  readonly #answerTimes = new AnswerTimes();
   #timer: NodeJS.Timeout | undefined;
   readonly #closing = new AbortController();
 
@@ -96,6 +111,11 @@ export class ModbusLine {
     return this.#counters;
   }
 
+  /** How long a unit took for its last answers; undefined when it has not answered. */
+  latencyOf(unit: number): AnswerLatency | undefined {
+    return this.#answerTimes.latencyOf(unit);
+  }
+
   /** Opens the transport now instead of at the first read. @throws DriverError port-… and connection-… codes */
   open(): Promise<void> {
     return this.#enqueue(() => this.#ensureOpen());
@@ -117,16 +137,27 @@ export class ModbusLine {
    */
   async readRegisters(read: RegisterRead): Promise<Uint16Array> {
     assertRead(read, this.description);
+    return this.#enqueue(() => this.#read(read));
+  }
+
+  /**
+   * What the unit says it is; undefined when it does not know these functions (then each may cost its time-out).
+   * @throws DriverError port-…, line-overloaded
+   */
+  identify(request: Omit<IdentityRequest, "functionCode">): Promise<DeviceIdentity | undefined> {
+    return this.#enqueue(async () => {
+      await this.#ensureOpen();
+      return identify((functionCode, ask) => this.#exchange({ ...request, functionCode }, ask));
+    });
+  }
+
+  async #enqueue<T>(work: () => Promise<T>): Promise<T> {
     if (this.#waiting >= waitingReadsMax) {
       throw new DriverError(
         "line-overloaded",
         `${this.description}: ${this.#waiting} reads are waiting already; poll less often or spread the meters over more lines.`,
       );
     }
-    return this.#enqueue(() => this.#read(read));
-  }
-
-  #enqueue<T>(work: () => Promise<T>): Promise<T> {
     this.#waiting++;
     const result = this.#tail
       .then(() => {
@@ -142,25 +173,34 @@ export class ModbusLine {
     await this.#ensureOpen();
     const probeCount = this.#protocol.probeCount(encodeReadRequest(read), read.countStep ?? 1, this.nowMs());
     if (probeCount !== undefined) await this.#probe({ ...read, ...read.probe, count: probeCount });
-    return this.#exchange(read);
+    return this.#readNow(read);
+  }
+
+  async #readNow(read: RegisterRead): Promise<Uint16Array> {
+    const { functionCode, address, count } = read;
+    const { data } = await this.#exchange(read, (library) =>
+      functionCode === 3 ? library.readHoldingRegisters(address, count) : library.readInputRegisters(address, count),
+    );
+    return Uint16Array.from(data);
   }
 
   /** Asks with a length that nobody owes; its valid answer proves that no late answer is on its way. */
   async #probe(read: RegisterRead): Promise<void> {
     try {
-      await this.#exchange(read);
+      await this.#readNow(read);
     } catch (error) {
-      if (!(error instanceof DriverError) || error.code !== "modbus-exception") throw error;
+      const isDoubtful = error instanceof DriverError && ["modbus-exception", "wrong-reply"].includes(error.code);
+      if (!isDoubtful) throw error;
       throw new DriverError(
         "timeout",
-        `${describeRead(this.description, read)}: an answer to an earlier request may still be on its way, and the unit answers a shorter ` +
-          `read with an exception; nothing is read until 10 s have passed (${error.message})`,
+        `${describeRequest(this.description, read)}: an answer to an earlier request may still be on its way, and the unit does not answer a read ` +
+          `of another length; nothing is read until 10 s have passed (${error.message})`,
         { cause: error },
       );
     }
   }
 
-  async #exchange(read: RegisterRead): Promise<Uint16Array> {
+  async #exchange<T>(read: ReadingRequest, ask: (library: Library) => Promise<T>): Promise<T> {
     const library = await this.#openLibrary();
     await this.#silence.wait(read.gapMs ?? 0, () => this.#protocol.readyAtMs);
     if (this.#closed) throw this.#closedError();
@@ -168,34 +208,30 @@ export class ModbusLine {
     if (read.startBeforeMs !== undefined && this.nowMs() > read.startBeforeMs) {
       throw new DriverError(
         "timeout",
-        `${describeRead(this.description, read)}: its turn on the line came after the deadline of the reading; poll less often.`,
+        `${describeRequest(this.description, read)}: its turn on the line came after the deadline of the reading; poll less often.`,
       );
     }
     const counters = this.#countersOf(read.unit);
     counters.requests++;
     library.setID(read.unit);
-    this.#currentRead = read;
+    this.#current = read;
     const failure = new Promise<never>((_resolve, reject) => {
       this.#inFlight = {
         fail: reject,
         settle: (outcome) => {
           if (outcome.kind === "reply") this.#port.deliver(outcome.frame);
-          else reject(exchangeError(this.description, read, outcome));
+          else reject(exchangeError(this.description, read, this.#inFlightTiming.timeoutMs, outcome));
         },
       };
     });
     try {
       // The library's own time-out is off; after a failure its promise is left to be collected, never to be settled.
-      const answer =
-        read.functionCode === 3
-          ? library.readHoldingRegisters(read.address, read.count)
-          : library.readInputRegisters(read.address, read.count);
-      const { data } = await Promise.race([answer, failure]);
+      const answer = await Promise.race([ask(library), failure]);
       counters.ok++;
       this.#timeoutsInRow = 0;
-      return Uint16Array.from(data);
+      return answer;
     } catch (error) {
-      throw await this.#account(libraryError(this.description, read, error), counters);
+      throw await this.#account(libraryError(this.description, read, error), read, counters);
     } finally {
       this.#inFlight = undefined;
       clearTimeout(this.#timer);
@@ -203,18 +239,24 @@ export class ModbusLine {
     }
   }
 
-  /** Called by the library through the port, within readHoldingRegisters or readInputRegisters. */
+  /** Called by the library through the port, within its functions that read. */
   #send(request: Uint8Array): void {
-    const [read, transport] = [this.#currentRead, this.#transport];
+    const [read, transport] = [this.#current, this.#transport];
     if (read === undefined || transport === undefined || this.#inFlight === undefined) throw this.#lostError();
     const { characterMs } = this.#options;
     const sentAtMs = this.nowMs() + request.length * characterMs;
     const answerMs = (replyLengthOf(request) ?? 0) * characterMs;
+    const limits = { timeoutMs: read.timeoutMs, slowestAnswerMs: read.slowestAnswerMs ?? 2 * read.timeoutMs };
+    // Whether a unit knows 17 and 43 says nothing about how soon it answers reads.
+    const isRead = "count" in read;
+    const { timeoutMs, slowestAnswerMs } = isRead ? this.#answerTimes.next(read.unit, limits) : limits;
     const bytes = this.#protocol.begin(request, {
       sentAtMs,
-      deadlineMs: sentAtMs + read.timeoutMs + answerMs,
-      slowestAnswerMs: (read.slowestAnswerMs ?? 2 * read.timeoutMs) + answerMs,
+      deadlineMs: sentAtMs + timeoutMs + answerMs,
+      slowestAnswerMs: slowestAnswerMs + answerMs,
+      canProbe: isRead && read.probe !== undefined,
     });
+    this.#inFlightTiming = { sentAtMs, timeoutMs };
     this.#silence.brokenAt(sentAtMs);
     const inFlight = this.#inFlight;
     transport.write(bytes).catch((error) => inFlight.fail(error));
@@ -225,14 +267,24 @@ export class ModbusLine {
     const nowMs = this.nowMs();
     this.#silence.brokenAt(nowMs);
     this.#protocol.receive(bytes, nowMs);
-    this.#advance();
+    this.#advance(nowMs);
   }
 
-  #advance(): void {
-    for (const unit of this.#protocol.takeLateUnits()) this.#countersOf(unit).late++;
+  #advance(nowMs: number): void {
+    for (const { unit, afterMs } of this.#protocol.takeLate()) {
+      this.#countersOf(unit).late++;
+      if (afterMs !== undefined) this.#answerTimes.answered(unit, afterMs);
+    }
     const outcome = this.#protocol.takeOutcome();
-    if (outcome !== undefined) this.#inFlight?.settle(outcome);
-    else if (this.#inFlight !== undefined) this.#arm();
+    if (outcome === undefined) {
+      if (this.#inFlight !== undefined) this.#arm();
+      return;
+    }
+    if (outcome.kind === "reply" && this.#current !== undefined && "count" in this.#current) {
+      const latencyMs = nowMs - this.#inFlightTiming.sentAtMs - outcome.frame.length * this.#options.characterMs;
+      this.#answerTimes.answered(this.#current.unit, latencyMs);
+    }
+    this.#inFlight?.settle(outcome);
   }
 
   /** A timer may fire early (seen: 14 % of short ones), so the protocol is asked with the real time and armed again. */
@@ -240,19 +292,25 @@ export class ModbusLine {
     clearTimeout(this.#timer);
     const { wakeAtMs } = this.#protocol;
     if (wakeAtMs === Number.POSITIVE_INFINITY) return;
-    this.#timer = setTimeout(
-      () => {
-        this.#protocol.tick(this.nowMs());
-        this.#advance();
-      },
-      Math.max(1, wakeAtMs - this.nowMs()),
-    );
+    const tick = (): void => {
+      const nowMs = this.nowMs();
+      this.#protocol.tick(nowMs);
+      this.#advance(nowMs);
+    };
+    const wake = (): void => {
+      // The process itself was held up: what came meanwhile is read first.
+      if (this.nowMs() - wakeAtMs > stallMs) this.#timer = setTimeout(tick, stallMs);
+      else tick();
+    };
+    this.#timer = setTimeout(wake, Math.max(1, wakeAtMs - this.nowMs()));
   }
 
   /** Counts a failure; drops the transport when it is gone or has been silent too often. Gives the error back. */
-  async #account(error: DriverError, counters: UnitCounters): Promise<DriverError> {
+  async #account(error: DriverError, read: ReadingRequest, counters: UnitCounters): Promise<DriverError> {
     if (error.code === "timeout") {
       counters.timeouts++;
+      if (!("count" in read)) return error;
+      this.#answerTimes.wasSilent(read.unit);
       this.#timeoutsInRow++;
       // A lost pty and many a USB adapter give no event: only silence tells. Silence of one dead meter looks the same,
       // and opening again does no harm then.

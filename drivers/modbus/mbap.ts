@@ -4,12 +4,14 @@
  * "MODBUS Messaging on TCP/IP Implementation Guide" V1.0b §3.1.3: transaction id, protocol id 0, length, unit, PDU. The
  * library above speaks RTU frames, so requests come and answers leave as those.
  */
-import type { ExchangeOutcome, ExchangeTiming, LineProtocol } from "./exchange.ts";
+import type { ExchangeOutcome, ExchangeTiming, LateAnswer, LineProtocol } from "./exchange.ts";
 import { encodeRtuFrame, replyLengthOf } from "./rtu-frame.ts";
 
 export const mbapHeaderBytes = 7;
 /** Unit and PDU together, the most that the length field may say (253 bytes of PDU). */
 const mbapLengthMax = 254;
+/** Requests without an answer whose time of sending is kept: a late answer tells how slow the unit is. */
+const unansweredMax = 16;
 
 export interface MbapFrame {
   readonly transaction: number;
@@ -75,7 +77,9 @@ export class MbapProtocol implements LineProtocol {
   #transaction = 0;
   #awaiting: Awaiting | undefined;
   #outcome: ExchangeOutcome | undefined;
-  #lateUnits: number[] = [];
+  #late: LateAnswer[] = [];
+  /** When the requests were sent that nobody answered, by transaction; the newest few. */
+  readonly #unanswered = new Map<number, number>();
 
   get broken(): boolean {
     return this.#parser.broken;
@@ -101,8 +105,8 @@ export class MbapProtocol implements LineProtocol {
     return encodeMbapFrame({ transaction: this.#transaction, unit, pdu: request.subarray(1, -2) });
   }
 
-  receive(bytes: Uint8Array, _nowMs: number): void {
-    for (const frame of this.#parser.push(bytes)) this.#take(frame);
+  receive(bytes: Uint8Array, nowMs: number): void {
+    for (const frame of this.#parser.push(bytes)) this.#take(frame, nowMs);
     if (this.#parser.broken && this.#awaiting !== undefined) {
       this.#awaiting = undefined;
       this.#outcome = { kind: "failed", code: "wrong-reply", got: "bytes that are no Modbus TCP header" };
@@ -114,6 +118,9 @@ export class MbapProtocol implements LineProtocol {
     if (awaiting === undefined || nowMs < awaiting.deadlineMs) return;
     this.#awaiting = undefined;
     this.#outcome = { kind: "failed", ...(awaiting.stray ?? { code: "timeout", got: "nothing" }) };
+    this.#unanswered.set(awaiting.transaction, awaiting.sentAtMs);
+    const [oldest] = this.#unanswered.keys();
+    if (this.#unanswered.size > unansweredMax) this.#unanswered.delete(oldest!);
   }
 
   takeOutcome(): ExchangeOutcome | undefined {
@@ -122,8 +129,8 @@ export class MbapProtocol implements LineProtocol {
     return outcome;
   }
 
-  takeLateUnits(): number[] {
-    return this.#lateUnits.splice(0);
+  takeLate(): LateAnswer[] {
+    return this.#late.splice(0);
   }
 
   probeCount(): undefined {
@@ -132,14 +139,17 @@ export class MbapProtocol implements LineProtocol {
 
   reset(): void {
     this.#parser = new MbapParser();
+    this.#unanswered.clear();
     this.#awaiting = undefined;
     this.#outcome = undefined;
   }
 
-  #take(frame: MbapFrame): void {
+  #take(frame: MbapFrame, nowMs: number): void {
     const awaiting = this.#awaiting;
     if (frame.transaction !== awaiting?.transaction) {
-      this.#lateUnits.push(frame.unit);
+      const sentAtMs = this.#unanswered.get(frame.transaction);
+      this.#unanswered.delete(frame.transaction);
+      this.#late.push({ unit: frame.unit, afterMs: sentAtMs === undefined ? undefined : nowMs - sentAtMs });
       return;
     }
     const functionCode = frame.pdu[0]!;

@@ -2,31 +2,47 @@
 import { DriverError, messageOf } from "../failure.ts";
 import type { ExchangeFailureCode } from "./exchange.ts";
 
-export interface RegisterRead {
+/** What every request on a line says. */
+interface LineRequest {
   /** 1–247; Modbus TCP gateways also take 0 and 255. */
   readonly unit: number;
+  /**
+   * Time for the slave to answer, without the time its bytes need on the wire. Reads of a unit that has answered before are given what
+   * it was seen to need instead (answer-times.ts).
+   */
+  readonly timeoutMs: number;
+  /** Least pause on the line before this request; t3.5 is kept in any case. Default 0. */
+  readonly gapMs?: number;
+  /** Longest answer time ever expected of this meter: the line rests that long after a failure. Default 2 × timeoutMs. */
+  readonly slowestAnswerMs?: number;
+  /** Not to be sent after this time of the line's nowMs(): it fails with `timeout` instead. */
+  readonly startBeforeMs?: number;
+}
+
+export interface RegisterRead extends LineRequest {
   /** 3 holding registers, 4 input registers. */
   readonly functionCode: 3 | 4;
   /** First register, as in the PDU (from 0). */
   readonly address: number;
   /** 1–125 registers. */
   readonly count: number;
-  /** Time for the slave to answer, without the time its bytes need on the wire. */
-  readonly timeoutMs: number;
-  /** Least pause on the line before this request; t3.5 is kept in any case. Default 0. */
-  readonly gapMs?: number;
-  /** Longest answer time ever expected of this meter: the line rests that long after a failure. Default 2 × timeoutMs. */
-  readonly slowestAnswerMs?: number;
   /** Counts must be a multiple of this (Eastron: 2). Default 1. */
   readonly countStep?: number;
   /** Where any count can be read for certain: asked there first when an answer of the same length is still owed. */
   readonly probe?: { readonly functionCode: 3 | 4; readonly address: number };
-  /** Not to be sent after this time of the line's nowMs(): it fails with `timeout` instead. */
-  readonly startBeforeMs?: number;
 }
 
+/** 43 read device identification, 17 report server id. */
+export interface IdentityRequest extends LineRequest {
+  readonly functionCode: 17 | 43;
+}
+
+export type ReadingRequest = RegisterRead | IdentityRequest;
+
 /** `/dev/ttyUSB0 at 9600 8N1, unit 1, registers 4:0x0000 + 12`. */
-export function describeRead(where: string, read: RegisterRead): string {
+export function describeRequest(where: string, read: ReadingRequest): string {
+  if (!("count" in read) && read.functionCode === 17) return `${where}, unit ${read.unit}, server id (function 17)`;
+  if (!("count" in read)) return `${where}, unit ${read.unit}, device identification (function 43)`;
   const address = read.address.toString(16).toUpperCase().padStart(4, "0");
   return `${where}, unit ${read.unit}, registers ${read.functionCode}:0x${address} + ${read.count}`;
 }
@@ -46,7 +62,7 @@ export function assertRead(read: RegisterRead, where: string): void {
   if (valid) return;
   throw new DriverError(
     "invalid-argument",
-    `${describeRead(where, read)}: expected unit 0-255, function 3 or 4, 1-125 registers below 0x10000 and a time-out above 0 ms.`,
+    `${describeRequest(where, read)}: expected unit 0-255, function 3 or 4, 1-125 registers below 0x10000 and a time-out above 0 ms.`,
   );
 }
 
@@ -60,12 +76,13 @@ const advice: Record<ExchangeFailureCode, string> = {
 /** The error for an exchange that ended without an answer. */
 export function exchangeError(
   where: string,
-  read: RegisterRead,
+  read: ReadingRequest,
+  timeoutMs: number,
   failure: { readonly code: ExchangeFailureCode; readonly got: string },
 ): DriverError {
   return new DriverError(
     failure.code,
-    `${describeRead(where, read)}: expected an answer within ${read.timeoutMs} ms, got ${failure.got}. ${advice[failure.code]}`,
+    `${describeRequest(where, read)}: expected an answer within ${Math.round(timeoutMs)} ms, got ${failure.got}. ${advice[failure.code]}`,
   );
 }
 
@@ -92,17 +109,17 @@ const exceptionNames: Record<number, string> = {
 };
 
 /** Whatever modbus-serial rejected with, as a DriverError. */
-export function libraryError(where: string, read: RegisterRead, error: unknown): DriverError {
+export function libraryError(where: string, read: ReadingRequest, error: unknown): DriverError {
   if (error instanceof DriverError) return error;
   const exceptionCode = (error as { modbusCode?: unknown }).modbusCode;
   if (typeof exceptionCode === "number") {
     const name = exceptionNames[exceptionCode] ?? "unknown to the specification";
     return new DriverError(
       "modbus-exception",
-      `${describeRead(where, read)}: the unit answered with exception ${exceptionCode} (${name}). ` +
+      `${describeRequest(where, read)}: the unit answered with exception ${exceptionCode} (${name}). ` +
         "Check that the configured profile is that of this very model.",
       { exceptionCode, cause: error },
     );
   }
-  return new DriverError("wrong-reply", `${describeRead(where, read)}: ${messageOf(error)}`, { cause: error });
+  return new DriverError("wrong-reply", `${describeRequest(where, read)}: ${messageOf(error)}`, { cause: error });
 }

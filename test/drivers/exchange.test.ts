@@ -82,7 +82,7 @@ test("after a time-out the line rests until the slowest answer could have come, 
 test("the late answer ends the rest: it is rejected and counted, and nothing is owed any more", () => {
   const protocol = afterTimeout();
   protocol.receive(answer(1, 2), 260);
-  assert.deepEqual(protocol.takeLateUnits(), [1]);
+  assert.deepEqual(protocol.takeLate(), [{ unit: 1, afterMs: 260 }]);
   assert.equal(protocol.takeOutcome(), undefined);
   assert.equal(protocol.readyAtMs, 260 + silenceMs);
   assert.equal(protocol.probeCount(request(1, 8, 2), 2, 300), undefined);
@@ -99,7 +99,7 @@ test("an answer slower than the rest is owed: only another length may be asked o
   assert.equal(protocol.takeOutcome(), undefined);
   protocol.receive(answer(1, 4, 9), 640);
   assert.deepEqual(protocol.takeOutcome(), { kind: "reply", frame: answer(1, 4, 9) });
-  assert.deepEqual(protocol.takeLateUnits(), [1]);
+  assert.deepEqual(protocol.takeLate(), [{ unit: 1, afterMs: 610 }]);
 });
 
 test("control: a request of the same length sent in spite of it is given the late answer", () => {
@@ -116,13 +116,89 @@ test("a valid answer of another length proves that nothing older will come", () 
   assert.equal(protocol.probeCount(request(1, 0, 2), 2, 650), undefined);
 });
 
-test("an exception proves nothing while an answer is owed, since a late one looks the same", () => {
+test("an exception is nobody's while an answer is owed, since a late one looks the same; the request's own answer still counts", () => {
   const protocol = afterTimeout();
   protocol.begin(request(1, 8, 4), timing(600));
   protocol.receive(exception(1, 6), 610);
+  assert.equal(protocol.takeOutcome(), undefined);
+  protocol.receive(answer(1, 4), 650);
   assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  assert.equal(protocol.probeCount(request(1, 0, 2), 2, 660), undefined);
+});
+
+test("an exception while an answer is owed, and nothing after it: a wrong reply, and both answers are owed", () => {
+  const protocol = afterTimeout();
+  protocol.begin(request(1, 8, 4), timing(600));
+  protocol.receive(exception(1, 6), 610);
+  protocol.tick(800);
+  assert.equal(codeOf(protocol.takeOutcome()), "wrong-reply");
   assert.equal(protocol.readyAtMs, 1100);
   assert.equal(protocol.probeCount(request(1, 0, 2), 2, 1200), 6, "2 and 4 registers are both owed");
+});
+
+/** A protocol whose request of 2 registers at 0 was answered at 20. */
+function afterAnswer(): RtuProtocol {
+  const protocol = new RtuProtocol(silenceMs);
+  protocol.begin(request(1, 0, 2), timing(0));
+  protocol.receive(answer(1, 2, 7), 20);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  return protocol;
+}
+
+test("an answer that comes a second time is held, and the request's own answer is taken", () => {
+  const protocol = afterAnswer();
+  protocol.begin(request(1, 8, 2), timing(40));
+  protocol.receive(answer(1, 2, 7), 60);
+  assert.equal(protocol.takeOutcome(), undefined);
+  protocol.receive(answer(1, 2, 9), 90);
+  assert.deepEqual(protocol.takeOutcome(), { kind: "reply", frame: answer(1, 2, 9) });
+});
+
+test("only the bytes of the answer before it: no answer to another request, which is proven by another length next time", () => {
+  const protocol = afterAnswer();
+  protocol.begin(request(1, 8, 2), timing(40));
+  protocol.receive(answer(1, 2, 7), 60);
+  protocol.tick(240);
+  assert.equal(codeOf(protocol.takeOutcome()), "wrong-reply");
+  assert.equal(protocol.readyAtMs, 240);
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 250), 4);
+  protocol.begin(request(1, 0, 4), timing(250));
+  protocol.receive(answer(1, 4, 1), 270);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  // Two registers that really read the same.
+  protocol.begin(request(1, 8, 2), timing(300));
+  protocol.receive(answer(1, 2, 7), 320);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  // From now on it is asked with another length before, as long as the frame before it had its own.
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 330), 4);
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 2000), undefined);
+});
+
+test("to the same request the same bytes are an answer, at the deadline; much later at once", () => {
+  const protocol = afterAnswer();
+  protocol.begin(request(1, 0, 2), { ...timing(40), canProbe: false });
+  protocol.receive(answer(1, 2, 7), 60);
+  assert.equal(protocol.takeOutcome(), undefined);
+  protocol.tick(240);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  assert.equal(protocol.probeCount(request(1, 0, 2), 2, 250), undefined);
+  protocol.begin(request(1, 0, 2), timing(1000));
+  protocol.receive(answer(1, 2, 7), 1020);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+});
+
+test("where nothing can be proven, refusals in a row stay refusals", () => {
+  const protocol = new RtuProtocol(silenceMs);
+  for (const [at, address] of [
+    [0, 0],
+    [300, 8],
+  ] as const) {
+    protocol.begin(request(1, address, 2), { ...timing(at), canProbe: false });
+    protocol.receive(exception(1, 2), at + 20);
+    protocol.tick(at + 200);
+    assert.equal(codeOf(protocol.takeOutcome()), "reply");
+    assert.equal(protocol.probeCount(request(1, 16, 2), 2, at + 250), undefined);
+  }
 });
 
 test("without anything owed an exception is an answer like any other", () => {

@@ -6,8 +6,8 @@ import { readMeter, readSerialNumber } from "../../drivers/modbus/meter-reader.t
 import { createRtuLine, frameGapMs } from "../../drivers/modbus/rtu-line.ts";
 import { openSerialPort } from "../../drivers/serial/serial-port.ts";
 import { openPty, replaceSymlink } from "../../simulator/pty.ts";
-import type { SlaveFault } from "../../simulator/slave-fault.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
+import type { SlaveFault } from "../../simulator/slave-fault.ts";
 import { baud, quickProfile, startBench, temporaryFolder, testNowMs } from "./sdm630-line.ts";
 
 const meterOne = { profile: quickProfile, unit: 1 };
@@ -88,6 +88,7 @@ test("the counters tell the faults of each unit apart", async (t) => {
   ] as const) {
     meter.setFault(fault, 1);
     await assert.rejects(line.readRegisters({ ...read, count }));
+    await line.readRegisters({ ...read, count: count + 10 }); // nothing is owed any more
   }
   await assert.rejects(line.readRegisters({ ...read, unit: 9 }), { code: "timeout" });
   const counters = line.counters.get(1);
