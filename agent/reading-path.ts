@@ -15,7 +15,7 @@ import { ModbusMeter } from "../drivers/modbus/modbus-meter.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
 import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
-import { openSerialPort } from "../drivers/serial/serial-port.ts";
+import { serialPortOpener } from "../drivers/serial/port-identity.ts";
 import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-settings.ts";
 import { type Clock, isSet } from "../platform/clock.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
@@ -91,7 +91,7 @@ export function lineOf(configuration: LineConfiguration): ModbusLine {
   if (!serial) throw new TypeError(`line ${configuration.name} has neither serial nor tcp`);
   return createRtuLine({
     description: `${serial.path} at ${describeFraming(serial)}`,
-    openTransport: () => openSerialPort(serial),
+    openTransport: serialPortOpener(serial),
     baud: serial.baud,
     bitsPerCharacter: bitsPerCharacter(serial),
   });

@@ -8,6 +8,16 @@ export interface ByteTransport {
   onData(listener: (bytes: Uint8Array) => void): void;
   /** Registers the one listener of the end. `error` is absent when close() caused it. Called at most once. */
   onClosed(listener: (error?: Error) => void): void;
+  /**
+   * A hint: the next `bytes` bytes to come are one answer and need at least `characterMs` each. Once its first bytes are there the
+   * transport may rest until the others can be, instead of waking for every few of them; a write ends the hint.
+   */
+  expect?(bytes: number, characterMs: number): void;
+  /**
+   * False when what was opened is gone though no event said so: the path leads to another device, or to none. To be asked after a
+   * time-out. Never rejects.
+   */
+  isCurrent?(): Promise<boolean>;
   /** Closes; resolves when the descriptor is gone, at once when it already is. Never rejects. */
   close(): Promise<void>;
 }

@@ -14,6 +14,16 @@ export interface LineSilenceOptions {
 
 /** How long bytes that nobody asked for may keep a read from being sent. */
 const noiseMaxMs = 2000;
+/**
+ * Up to so long a wait holds the whole thread: t3.5 is 2.01 ms at 19200 8E1 and 1.75 ms above, and Node's timers, of whole
+ * milliseconds, fire up to one early and more than one late. Bytes that come meanwhile are seen after the request; its CRC decides then.
+ */
+const holdMaxMs = 2.1;
+/** How much later than asked a held thread goes on; what is missing then is waited for once more. */
+const wakeLateMs = 0.05;
+
+/** Nobody ever wakes it: to sleep for fractions of a millisecond without using the processor. */
+const never = new Int32Array(new SharedArrayBuffer(4));
 
 export class LineSilence {
   readonly #options: LineSilenceOptions;
@@ -30,12 +40,14 @@ export class LineSilence {
 
   /**
    * Waits out the drain, the gap and t3.5. Ends early when the line is closed.
+   * @param gapMs where t3.5 is longer, that; and only that is kept to a tenth of a millisecond, a gap may be a millisecond longer
    * @param readyAtMs nothing may be sent before this, as it stands at the moment of asking (LineProtocol.readyAtMs)
    * @throws DriverError crc-error when bytes come without end
    */
   async wait(gapMs: number, readyAtMs: () => number): Promise<void> {
     const { description, frameGapMs, nowMs, closing } = this.#options;
     const gap = Math.max(gapMs, frameGapMs);
+    const isExact = gapMs <= frameGapMs;
     const quietAtMs = (): number => Math.max(readyAtMs(), this.#lastActivityMs + gap);
     // Only bytes that keep coming can move the moment on: a second master, or a driver that is stuck.
     const giveUpAtMs = Math.max(nowMs(), quietAtMs()) + noiseMaxMs;
@@ -43,7 +55,9 @@ export class LineSilence {
       const restMs = quietAtMs() - nowMs();
       if (restMs <= 0) return;
       if (nowMs() > giveUpAtMs) throw neverQuietError(description);
-      await this.#pause(restMs);
+      if (!isExact) await this.#pause(restMs);
+      else if (restMs > holdMaxMs) await this.#pause(Math.floor(restMs - 1.1));
+      else hold(restMs > wakeLateMs ? restMs - wakeLateMs : restMs);
     }
   }
 
@@ -59,4 +73,8 @@ export class LineSilence {
       closing.addEventListener("abort", done, { once: true });
     });
   }
+}
+
+function hold(durationMs: number): void {
+  Atomics.wait(never, 0, 0, durationMs);
 }

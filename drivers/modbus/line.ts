@@ -260,6 +260,7 @@ export class ModbusLine {
     this.#silence.brokenAt(sentAtMs);
     const inFlight = this.#inFlight;
     transport.write(bytes).catch((error) => inFlight.fail(error));
+    transport.expect?.(replyLengthOf(request) ?? 0, characterMs);
     this.#arm();
   }
 
@@ -313,8 +314,9 @@ export class ModbusLine {
       this.#answerTimes.wasSilent(read.unit);
       this.#timeoutsInRow++;
       // A lost pty and many a USB adapter give no event: only silence tells. Silence of one dead meter looks the same,
-      // and opening again does no harm then.
-      if (this.#timeoutsInRow >= (this.#options.timeoutsUntilReopen ?? 3)) await this.#dropTransport();
+      // and opening again does no harm then. Where the path leads elsewhere by now there is nothing more to wait for.
+      const isGone = (await this.#transport?.isCurrent?.()) === false;
+      if (isGone || this.#timeoutsInRow >= (this.#options.timeoutsUntilReopen ?? 3)) await this.#dropTransport();
       return error;
     }
     this.#timeoutsInRow = 0;

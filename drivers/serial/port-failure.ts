@@ -26,12 +26,13 @@ export interface PortHolder {
   readonly command: string;
 }
 
-const serialById = "/dev/serial/by-id";
+/** Where udev keeps names of adapters that outlast re-plugging. */
+export const serialById = "/dev/serial/by-id";
 
 /** Stable names of the USB serial adapters present, full paths, sorted; empty when there are none. */
-export async function listSerialById(): Promise<string[]> {
-  const names = await readdir(serialById).catch(() => []);
-  return names.sort().map((name) => join(serialById, name));
+export async function listSerialById(folder = serialById): Promise<string[]> {
+  const names = await readdir(folder).catch(() => []);
+  return names.sort().map((name) => join(folder, name));
 }
 
 /**
