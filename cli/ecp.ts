@@ -29,6 +29,7 @@ const program: Program = {
     "config check": async () => (await import("./hub-config.ts")).hubConfigCheck,
     "config apply": async () => (await import("./hub-config.ts")).hubConfigApply,
     scan: async () => (await import("./hub-scan.ts")).hubScan,
+    doctor: async () => (await import("./hub-doctor.ts")).hubDoctor,
     read: async () => (await import("./hub-read.ts")).hubRead,
     enrol: async () => (await import("./hub-enrol.ts")).hubEnrol,
     pin: async () => (await import("./hub-enrol.ts")).hubPin,

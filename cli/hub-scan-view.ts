@@ -1,7 +1,6 @@
 /** What ecp scan shows: one line that is rewritten while it searches, then what was found. */
 import type { FoundUnit, SearchProgress } from "../drivers/modbus/meter-search.ts";
-import type { LineSettings } from "../drivers/modbus/meter-search-plan.ts";
-import { describeFraming } from "../drivers/serial/serial-settings.ts";
+import { framingText } from "../drivers/modbus/meter-search-plan.ts";
 import { findingsText, placeText, type ScannedLine, type Written } from "./hub-scan-write.ts";
 import { shellWord } from "./shell-word.ts";
 import { terminalColumns } from "./table.ts";
@@ -25,7 +24,7 @@ export class ScanProgress {
     const found = ports.reduce((sum, port) => sum + port.progress.found, 0);
     const doing = ports.map(({ place: where, progress: { settings, unit } }) => {
       const short = where.split("/").at(-1);
-      return `${short}${settings ? ` ${framing(settings)}` : ""} unit ${unit}`;
+      return `${short}${settings ? ` ${framingText(settings)}` : ""} unit ${unit}`;
     });
     const text = `${Math.floor(share * 100)} %, ${found} found; ${doing.join(", ")}`;
     process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, terminalColumns() - 1))}`);
@@ -39,11 +38,6 @@ export class ScanProgress {
   close(): void {
     if (this.#isDrawn) process.stderr.write("\r\x1b[K");
   }
-}
-
-/** `19200 8E1`. */
-export function framing(settings: LineSettings): string {
-  return describeFraming({ path: "", ...settings });
 }
 
 /** `2 min 5 s`. */
@@ -66,7 +60,7 @@ function lineText({ place, result }: ScannedLine): string {
   const where = "path" in place ? place.path : `Modbus TCP ${place.host}:${place.port}`;
   const { settings, found, remarks, end, error } = result;
   const many = `${found.length === 0 ? "no meter" : found.length === 1 ? "1 device" : `${found.length} devices`} found`;
-  const at = settings ? ` at ${framing(settings)}` : "";
+  const at = settings ? ` at ${framingText(settings)}` : "";
   const early = { ended: "", stopped: " (ended before it was through)", limit: " (its time was over)", failed: "" }[
     end
   ];
@@ -101,7 +95,7 @@ function writtenText({ file, added, left }: Written): string {
   const { lines, meters, corrections } = added;
   const rows = [
     ...lines.map(({ name, place }) => `  line ${name}: ${placeText(place)}\n`),
-    ...corrections.map(({ name, settings }) => `  line ${name}: now ${framing(settings)}\n`),
+    ...corrections.map(({ name, settings }) => `  line ${name}: now ${framingText(settings)}\n`),
     ...meters.map(({ name, line, unit, profile }) => `  meter ${name}: unit ${unit} on ${line}, ${profile}\n`),
   ];
   const rest = left.map((text) => `  left alone: ${text}\n`).join("");

@@ -3,7 +3,7 @@ import { realpathSync, statSync } from "node:fs";
 import { isMap, isScalar, isSeq, type Node, parseDocument, type YAMLMap } from "yaml";
 import type { LineConfiguration, MeterConfiguration } from "../agent/configuration.ts";
 import type { SearchResult } from "../drivers/modbus/meter-search.ts";
-import type { LineSettings } from "../drivers/modbus/meter-search-plan.ts";
+import { framingText, type LineSettings } from "../drivers/modbus/meter-search-plan.ts";
 import { describeFraming } from "../drivers/serial/serial-settings.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import { CommandError, exit } from "./command.ts";
@@ -93,7 +93,7 @@ function additionsOf(known: Known, scanned: readonly ScannedLine[], correct: boo
       else {
         left.push(
           `line ${lineName} is set to ${describeFraming(present.serial)}, and its meters answer at ` +
-            `${describeFraming({ path: "", ...result.settings })}: correct it, or scan with --write --correct`,
+            `${framingText(result.settings)}: correct it, or scan with --write --correct`,
         );
         continue;
       }

@@ -26,6 +26,11 @@ export interface SearchPlanOptions {
   readonly timeoutMs: number;
 }
 
+/** `19200 8E1`, as makers print it. */
+export function framingText({ baud, parity, stopBits }: LineSettings): string {
+  return `${baud} 8${{ none: "N", even: "E", odd: "O" }[parity]}${stopBits}`;
+}
+
 /** Meters are numbered from 1 up: these are asked at every speed before any other. */
 export const nearUnitMax = 10;
 

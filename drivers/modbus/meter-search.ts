@@ -5,6 +5,7 @@
  * unit answers is that of the line, and the rest of the units are asked at it alone.
  */
 import { DriverError } from "../failure.ts";
+import type { DeviceIdentity } from "./identification.ts";
 import type { ModbusLine } from "./line.ts";
 import {
   isSame,
@@ -223,10 +224,15 @@ class Search {
     const place = this.#found.push({ unit, answer, certainty: "unknown", alternatives: [] }) - 1;
     const recognition = await recognise(new UnitReader(line, unit, slowMs), profiles, kind);
     const { profile } = recognition;
-    let { serialNumber } = recognition;
+    let { serialNumber, text } = recognition;
+    if (!profile && text === undefined) text = identityText(await line.identify({ unit, timeoutMs: slowMs }));
     if (profile && serialNumber === undefined)
       serialNumber = await new ModbusMeter(line, profile, unit).serialNumber().catch(() => undefined);
-    this.#found[place] = { unit, answer, ...recognition, ...(serialNumber !== undefined && { serialNumber }) };
+    this.#found[place] = {
+      ...{ unit, answer, ...recognition },
+      ...(serialNumber !== undefined && { serialNumber }),
+      ...(text !== undefined && { text }),
+    };
   }
 
   async #probe(
@@ -287,6 +293,13 @@ class Search {
       );
     return remarks;
   }
+}
+
+/** What a unit says of itself by functions 43 and 17, in one line. */
+function identityText(identity: DeviceIdentity | undefined): string | undefined {
+  if (identity === undefined) return undefined;
+  const { vendor, product, revision, text } = identity;
+  return [vendor, product, revision, text].filter((part) => part !== undefined && part !== "").join(" ") || undefined;
 }
 
 function keyOf(settings: LineSettings | undefined, unit: number): string {
