@@ -17,6 +17,8 @@ export interface BlockLimits {
   readonly countStep: number;
   /** What one more request costs, in registers (ModbusLine.requestCostRegisters). */
   readonly requestCostRegisters: number;
+  /** Requests that this meter refused: no block of several spans covers one of them. */
+  readonly refused?: readonly RegisterBlock[];
 }
 
 /**
@@ -33,7 +35,7 @@ export function planBlocks(spans: readonly RegisterSpan[], limits: BlockLimits):
 }
 
 function planOneTable(spans: readonly RegisterSpan[], limits: BlockLimits): RegisterBlock[] {
-  const { countStep: step, maxRegistersPerRequest, requestCostRegisters } = limits;
+  const { countStep: step, maxRegistersPerRequest, requestCostRegisters, refused = [] } = limits;
   const sorted = [...spans].sort((a, b) => a.address - b.address);
   // best[n]: the cheapest plan of the first n spans, and where its last block begins.
   const best: { cost: number; block?: RegisterBlock; before: number }[] = [{ cost: 0, before: 0 }];
@@ -46,9 +48,11 @@ function planOneTable(spans: readonly RegisterSpan[], limits: BlockLimits): Regi
       const address = Math.floor(span.address / step) * step;
       const count = Math.ceil((end - address) / step) * step;
       if (count > maxRegistersPerRequest) break;
+      // A span by itself has to be asked for as it is, whatever was refused before.
+      const block = { functionCode: span.functionCode, address, count };
+      if (end - span.address > span.count && refused.some((other) => coversSpan(block, other))) break;
       const cost = best[first]!.cost + requestCostRegisters + count;
-      if (cost < choice.cost)
-        choice = { cost, before: first, block: { functionCode: span.functionCode, address, count } };
+      if (cost < choice.cost) choice = { cost, before: first, block };
     }
     if (choice.block === undefined) {
       throw new RangeError(`register 0x${sorted[last - 1]!.address.toString(16)} is wider than one request may be`);
@@ -58,4 +62,13 @@ function planOneTable(spans: readonly RegisterSpan[], limits: BlockLimits): Regi
   const blocks: RegisterBlock[] = [];
   for (let n = sorted.length; n > 0; n = best[n]!.before) blocks.unshift(best[n]!.block!);
   return blocks;
+}
+
+/** Whether a block holds all registers of a span. */
+export function coversSpan(block: RegisterBlock, span: RegisterSpan): boolean {
+  return (
+    block.functionCode === span.functionCode &&
+    block.address <= span.address &&
+    span.address + span.count <= block.address + block.count
+  );
 }

@@ -3,6 +3,7 @@
  * refuses, registers that it lacks, its settings), which a profile cannot know.
  */
 import type { ModbusLine } from "./line.ts";
+import { MeterMemory } from "./meter-memory.ts";
 import { type MeterReading, readMeter, readSerialNumber } from "./meter-reader.ts";
 import type { MeterProfile } from "./profile.ts";
 
@@ -17,11 +18,13 @@ export class ModbusMeter {
   readonly line: ModbusLine;
   readonly profile: MeterProfile;
   readonly unit: number;
+  readonly #memory: MeterMemory;
 
   constructor(line: ModbusLine, profile: MeterProfile, unit: number) {
     this.line = line;
     this.profile = profile;
     this.unit = unit;
+    this.#memory = new MeterMemory(profile);
   }
 
   /**
@@ -29,7 +32,7 @@ export class ModbusMeter {
    * @throws RangeError for a code that the profile does not have
    */
   read(options: MeterReadOptions = {}): Promise<MeterReading> {
-    return readMeter(this.line, { profile: this.profile, unit: this.unit, ...options });
+    return readMeter(this.line, { profile: this.profile, unit: this.unit, memory: this.#memory, ...options });
   }
 
   /** The meter's serial number; undefined where it tells none. @throws DriverError */

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DriverError, driverErrorCodes } from "../../drivers/failure.ts";
-import { integerOf, readingStatus, statusOfError } from "../../drivers/modbus/meter-reader.ts";
+import { statusOfError } from "../../drivers/modbus/meter-reader.ts";
 import type { ProfileRegister } from "../../drivers/modbus/profile.ts";
 import { findMeterProfile, meterProfiles } from "../../drivers/modbus/profile-catalogue.ts";
+import { integerOfFloat } from "../../drivers/modbus/register-value.ts";
+import { statuses } from "../../protocol/reading-status.ts";
 import { eastronSdm630 } from "./sdm630-line.ts";
 
 const register = (sign: ProfileRegister["sign"], unitsPerValue = 1): ProfileRegister => ({
@@ -20,36 +22,36 @@ const register = (sign: ProfileRegister["sign"], unitsPerValue = 1): ProfileRegi
 });
 
 test("a signed power is two codes: what is imported and what is exported", () => {
-  assert.equal(integerOf(register("positive part"), 1234.4), 1234);
-  assert.equal(integerOf(register("negative part"), 1234.4), 0);
-  assert.equal(integerOf(register("positive part"), -77.6), 0);
-  assert.equal(integerOf(register("negative part"), -77.6), 78);
-  assert.equal(integerOf(register("signed"), -77.6), -78);
+  assert.equal(integerOfFloat(register("positive part"), 1234.4), 1234);
+  assert.equal(integerOfFloat(register("negative part"), 1234.4), 0);
+  assert.equal(integerOfFloat(register("positive part"), -77.6), 0);
+  assert.equal(integerOfFloat(register("negative part"), -77.6), 78);
+  assert.equal(integerOfFloat(register("signed"), -77.6), -78);
 });
 
 test("no value is ever minus zero, which deterministic CBOR would write as a float", () => {
   for (const sign of ["signed", "unsigned", "positive part", "negative part"] as const) {
     for (const value of [-0, 0, -0.4, 0.4])
-      assert.ok(Object.is(integerOf(register(sign), value), 0), `${sign} ${value}`);
+      assert.ok(Object.is(integerOfFloat(register(sign), value), 0), `${sign} ${value}`);
   }
 });
 
 test("kWh of a float32 become Wh", () => {
-  assert.equal(integerOf(register("unsigned", 1000), Math.fround(53.727)), 53_727);
-  assert.equal(integerOf(register("unsigned", 1000), Math.fround(16_000.001)), 16_000_001);
+  assert.equal(integerOfFloat(register("unsigned", 1000), Math.fround(53.727)), 53_727);
+  assert.equal(integerOfFloat(register("unsigned", 1000), Math.fround(16_000.001)), 16_000_001);
 });
 
 test("what is no number is a read error, what is too large or below zero is out of range", () => {
   const status = (sign: ProfileRegister["sign"], value: number): unknown => {
-    const result = integerOf(register(sign, 1000), value);
+    const result = integerOfFloat(register(sign, 1000), value);
     return typeof result === "number" ? result : result.status;
   };
   for (const value of [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]) {
-    assert.equal(status("signed", value), readingStatus.readError);
+    assert.equal(status("signed", value), statuses.readError);
   }
-  assert.equal(status("signed", 3.4e38), readingStatus.outOfRange);
-  assert.equal(status("signed", -3.4e38), readingStatus.outOfRange);
-  assert.equal(status("unsigned", -1), readingStatus.outOfRange);
+  assert.equal(status("signed", 3.4e38), statuses.outOfRange);
+  assert.equal(status("signed", -3.4e38), statuses.outOfRange);
+  assert.equal(status("unsigned", -1), statuses.outOfRange);
 });
 
 test("every error of the bus has a status, and only errors of the program have none", () => {
