@@ -1,10 +1,11 @@
 /** What an agent is told: hub.yaml, read and checked by the command line (cli/hub-configuration.ts). Paths are absolute. */
+import type { TcpLineSettings } from "../drivers/modbus/tcp-line.ts";
 import type { SerialSettings } from "../drivers/serial/serial-settings.ts";
 
 export interface LineConfiguration {
   readonly name: string;
   readonly serial?: SerialSettings;
-  readonly tcp?: { readonly host: string; readonly port: number };
+  readonly tcp?: TcpLineSettings;
 }
 
 export interface MeterConfiguration {

@@ -14,7 +14,7 @@ import type { MeterReading } from "../drivers/modbus/meter-reader.ts";
 import { ModbusMeter } from "../drivers/modbus/modbus-meter.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
-import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
+import { createRtuTcpLine, createTcpLine } from "../drivers/modbus/tcp-line.ts";
 import { serialPortOpener } from "../drivers/serial/port-identity.ts";
 import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-settings.ts";
 import { type Clock, isSet } from "../platform/clock.ts";
@@ -87,7 +87,7 @@ export interface ReadingPathOptions {
 /** The line of a configuration; opened at the first read, and again by itself after each loss. */
 export function lineOf(configuration: LineConfiguration): ModbusLine {
   const { serial, tcp } = configuration;
-  if (tcp) return createTcpLine(tcp);
+  if (tcp) return tcp.framing === "rtu" ? createRtuTcpLine(tcp) : createTcpLine(tcp);
   if (!serial) throw new TypeError(`line ${configuration.name} has neither serial nor tcp`);
   return createRtuLine({
     description: `${serial.path} at ${describeFraming(serial)}`,

@@ -35,7 +35,7 @@ interface HubFile {
   lines: {
     name: string;
     serial?: { path: string; baud: number; data_bits: 7 | 8; parity: "none" | "even" | "odd"; stop_bits: 1 | 2 };
-    tcp?: { host: string; port: number };
+    tcp?: { host: string; port: number; framing: "tcp" | "rtu" };
   }[];
   meters: {
     name: string;

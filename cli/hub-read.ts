@@ -25,7 +25,7 @@ export const hubRead: Command = {
   summary: "read the meters once, now, and show what they say",
   usage: `Usage: ecp read [--config hub.yaml] [--meter NAME] [--json]
        ecp read --serial PATH [--baud N] [--parity none|even|odd] --profile NAME [--unit N] [--json]
-       ecp read --tcp HOST:PORT --profile NAME [--unit N] [--json]
+       ecp read --tcp HOST:PORT [--framing tcp|rtu] --profile NAME [--unit N] [--json]
 
 Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit status 1 where a meter did not answer.`,
 
@@ -41,6 +41,7 @@ Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit
         baud: { type: "string", default: "9600" },
         parity: { type: "string", default: "none" },
         tcp: { type: "string" },
+        framing: { type: "string", default: "tcp" },
         profile: { type: "string" },
         unit: { type: "string", default: "1" },
       },
@@ -86,10 +87,11 @@ type Direct = {
   profile?: string | undefined;
   baud: string;
   parity: string;
+  framing: string;
   unit: string;
 };
 
-function directTarget({ serial, tcp, profile: id, baud, parity, unit }: Direct): Target {
+function directTarget({ serial, tcp, profile: id, baud, parity, framing, unit }: Direct): Target {
   const names = meterProfiles.map((profile) => profile.id).join(", ");
   const profile = id === undefined ? undefined : findMeterProfile(id);
   if (!profile) throw usageError("ecp read", `--profile ${id ?? "is missing"}; the profiles are ${names}`);
@@ -101,7 +103,10 @@ function directTarget({ serial, tcp, profile: id, baud, parity, unit }: Direct):
   if (serial !== undefined && tcp !== undefined) throw usageError("ecp read", "--serial and --tcp together");
   if (tcp !== undefined) {
     const match = /^(.+?)(?::(\d{1,5}))?$/.exec(tcp);
-    return { ...common, line: { name: "direct", tcp: { host: match?.[1] ?? tcp, port: Number(match?.[2] ?? 502) } } };
+    if (framing !== "tcp" && framing !== "rtu")
+      throw usageError("ecp read", `--framing ${framing}; tcp or rtu was expected`);
+    const settings = { host: match?.[1] ?? tcp, port: Number(match?.[2] ?? 502), framing } as const;
+    return { ...common, line: { name: "direct", tcp: settings } };
   }
   if (parity !== "none" && parity !== "even" && parity !== "odd")
     throw usageError("ecp read", `--parity ${parity}; none, even or odd was expected`);

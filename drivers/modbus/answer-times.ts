@@ -9,6 +9,9 @@
 const latenciesMax = 32;
 /** A time-out is so many times the longest of the last latencies. */
 const timeoutFactor = 4;
+/** An answer is usually there within so many times the longest of them, and this. */
+const usualFactor = 2;
+const usualExtraMs = 10;
 /** No learned time-out is shorter, so that an adapter's lumps and a busy hub do not pass for silence. */
 const timeoutFloorMs = 100;
 
@@ -17,6 +20,11 @@ export interface AnswerLimits {
   readonly timeoutMs: number;
   /** Never longer than this. */
   readonly slowestAnswerMs: number;
+}
+
+interface NextAnswer extends AnswerLimits {
+  /** By then it has usually begun. */
+  readonly usualMs: number;
 }
 
 export interface AnswerLatency {
@@ -55,15 +63,19 @@ export class AnswerTimes {
    * to the profile's. A unit that stayed silent before, through the whole rest, makes the others wait no longer than
    * its time-out: late answers of it are still kept apart by their length.
    */
-  next(unit: number, { timeoutMs, slowestAnswerMs }: AnswerLimits): AnswerLimits {
+  next(unit: number, { timeoutMs, slowestAnswerMs }: AnswerLimits): NextAnswer {
     const times = this.#units.get(unit);
     const slowestMs = Math.max(timeoutMs, slowestAnswerMs);
     let nextMs = timeoutMs;
+    let usualMs = timeoutMs;
     if (times !== undefined && times.latenciesMs.length > 0) {
-      const learnedMs = Math.max(timeoutFactor * Math.max(...times.latenciesMs), Math.min(timeoutFloorMs, timeoutMs));
+      const longestMs = Math.max(...times.latenciesMs);
+      usualMs = usualFactor * longestMs + usualExtraMs;
+      const learnedMs = Math.max(timeoutFactor * longestMs, Math.min(timeoutFloorMs, timeoutMs));
       nextMs = Math.min(learnedMs * 2 ** Math.min(times.silences, 10), Math.max(timeoutMs, learnedMs), slowestMs);
     }
-    return { timeoutMs: nextMs, slowestAnswerMs: (times?.silences ?? 0) > 0 ? nextMs : slowestMs };
+    const restMs = (times?.silences ?? 0) > 0 ? nextMs : slowestMs;
+    return { timeoutMs: nextMs, slowestAnswerMs: restMs, usualMs: Math.min(usualMs, nextMs) };
   }
 
   /** Undefined for a unit that has not answered. */

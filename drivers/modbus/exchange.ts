@@ -9,8 +9,8 @@
  *     be sent to that unit (`probeCount` tells with which other length to ask first). A slave answers in order, so a
  *     valid answer of a length nobody owes proves that nothing older will come.
  * And against answers that come twice (a repeater, a gateway that asked twice): the same bytes as that unit's last frame
- * are held until the deadline. If another answer comes, that is the one; if none comes, they are taken for the same
- * request only.
+ * are held for a while. If another answer comes, that is the one; if none comes, they are taken for the same
+ * request only. So is an exception while an answer is owed: all exceptions look alike, and it may be the late one.
  */
 import { answerLength, RtuParser, replyLengthOf } from "./rtu-frame.ts";
 
@@ -18,7 +18,7 @@ export type ExchangeFailureCode = "timeout" | "crc-error" | "wrong-unit" | "wron
 
 export type ExchangeOutcome =
   /** A whole RTU frame: right unit, function and length, valid CRC. May be an exception answer. */
-  | { readonly kind: "reply"; readonly frame: Uint8Array }
+  | { readonly kind: "reply"; readonly frame: Uint8Array /** It waited for a better one. */; readonly wasHeld?: true }
   | { readonly kind: "failed"; readonly code: ExchangeFailureCode; readonly got: string };
 
 export interface ExchangeTiming {
@@ -28,6 +28,8 @@ export interface ExchangeTiming {
   readonly deadlineMs: number;
   /** Longest time after `sentAtMs` in which this slave has ever been known to begin an answer. */
   readonly slowestAnswerMs: number;
+  /** Monotonic milliseconds by which an answer is usually here. Default deadlineMs. */
+  readonly usuallyByMs?: number;
   /** There is a place at which this unit answers reads of any length for certain. Default true. */
   readonly canProbe?: boolean;
 }
@@ -91,8 +93,8 @@ interface Awaiting extends ExchangeTiming {
   readonly frameBytes: number | undefined;
   readonly rejectedBefore: number;
   stray: { code: "wrong-unit" | "wrong-reply"; got: string } | undefined;
-  /** The bytes of the unit's last frame came again. */
-  copy: { readonly frame: Uint8Array; readonly isOfSameRequest: boolean } | undefined;
+  /** An answer that may be an earlier request's. */
+  held: { readonly frame: Uint8Array; readonly isGood: boolean } | undefined;
 }
 
 /** The RTU side: answers are told apart by unit, function, length and CRC, and late ones by what is still owed. */
@@ -118,6 +120,7 @@ export class RtuProtocol implements LineProtocol {
 
   get wakeAtMs(): number {
     if (this.#awaiting === undefined) return Number.POSITIVE_INFINITY;
+    if (this.#awaiting.held?.isGood) return this.#awaiting.usuallyByMs ?? this.#awaiting.deadlineMs;
     if (this.#parser.pendingBytes === 0 || this.#rescanned) return this.#awaiting.deadlineMs;
     return Math.min(this.#awaiting.deadlineMs, this.#lastByteAtMs + this.#silenceMs);
   }
@@ -141,7 +144,7 @@ export class RtuProtocol implements LineProtocol {
       frameBytes: replyLengthOf(request),
       rejectedBefore: this.#parser.rejectedBytes,
       stray: undefined,
-      copy: undefined,
+      held: undefined,
     };
     return request;
   }
@@ -159,7 +162,12 @@ export class RtuProtocol implements LineProtocol {
       this.#rescanned = true;
       for (const frame of this.#parser.rescan()) this.#take(frame, nowMs);
     }
-    if (this.#awaiting !== undefined && nowMs >= awaiting.deadlineMs) this.#fail(awaiting);
+    if (this.#awaiting === undefined) return;
+    if (nowMs >= awaiting.deadlineMs) this.#fail(awaiting);
+    else if (awaiting.held?.isGood && nowMs >= (awaiting.usuallyByMs ?? awaiting.deadlineMs)) {
+      this.#awaiting = undefined;
+      this.#settleHeld(awaiting, awaiting.held);
+    }
   }
 
   takeOutcome(): ExchangeOutcome | undefined {
@@ -212,15 +220,10 @@ export class RtuProtocol implements LineProtocol {
       atMs: nowMs,
       request: isCopy ? seen.request : isAnswer ? awaiting.request : undefined,
     });
-    if (isAnswer && isCopy) {
-      const isOfSameRequest = seen.request !== undefined && isSame(seen.request, awaiting.request);
-      awaiting.copy = { frame, isOfSameRequest };
-      return;
-    }
-    if (isAnswer && functionCode !== awaiting.functionCode && this.#owed.some((answer) => answer.unit === unit)) {
-      // Every exception has 5 bytes: this may be the late one, and this request's own answer may follow.
-      const got = `exception ${frame[2]}, which may belong to an earlier request`;
-      awaiting.stray = { code: "wrong-reply", got };
+    const isRefusal = awaiting !== undefined && functionCode !== awaiting.functionCode;
+    if (isAnswer && (isCopy || (isRefusal && this.#owed.some((answer) => answer.unit === unit)))) {
+      const isOfSameRequest = isCopy && seen.request !== undefined && isSame(seen.request, awaiting.request);
+      awaiting.held = { frame, isGood: isRefusal || isOfSameRequest };
       return;
     }
     if (isAnswer) {
@@ -247,8 +250,8 @@ export class RtuProtocol implements LineProtocol {
   /** The deadline has come. */
   #fail(awaiting: Awaiting): void {
     this.#awaiting = undefined;
-    if (awaiting.copy !== undefined) {
-      this.#settleCopy(awaiting, awaiting.copy);
+    if (awaiting.held !== undefined) {
+      this.#settleHeld(awaiting, awaiting.held);
       return;
     }
     const rejected = this.#parser.rejectedBytes + this.#parser.pendingBytes - awaiting.rejectedBefore;
@@ -261,23 +264,21 @@ export class RtuProtocol implements LineProtocol {
   }
 
   /**
-   * Nothing came but what had come before. To the same request that is an answer, at worst one that is a moment old; to
-   * another it may be a wrong one. Whether this request's own answer is still to come cannot be known, so it is owed.
+   * Nothing came but what may be an earlier request's. The bytes of the last answer are one to the same request, at worst a
+   * moment old; to another request they may be a wrong value. No value comes of an exception, so it is passed on.
+   * Whether this request's own answer is still to come cannot be known: it is owed, unless nothing could ever prove it.
    */
-  #settleCopy(awaiting: Awaiting, copy: NonNullable<Awaiting["copy"]>): void {
-    this.#drainUntilMs = awaiting.deadlineMs;
-    const canProbe = awaiting.canProbe ?? true;
-    const isRefusal = copy.frame[1] !== awaiting.functionCode;
-    // Where nothing can be proven, refusals in a row stay refusals; no value comes of them.
-    if (copy.isOfSameRequest || (isRefusal && !canProbe)) {
-      this.#outcome = { kind: "reply", frame: copy.frame };
-      if (!canProbe) return;
+  #settleHeld(awaiting: Awaiting, { frame, isGood }: NonNullable<Awaiting["held"]>): void {
+    if (isGood) {
+      this.#outcome = { kind: "reply", frame, wasHeld: true };
     } else {
+      this.#drainUntilMs = awaiting.deadlineMs;
       if (this.#alike.size >= alikeRequestsMax) this.#alike.clear();
       this.#alike.add(keyOf(awaiting.request));
       this.#outcome = { kind: "failed", code: "wrong-reply", got: "the bytes of the answer before it once more" };
     }
-    this.#owe(awaiting);
+    const wasOwed = this.#owed.some((answer) => answer.unit === awaiting.unit);
+    if (!isGood || wasOwed || (awaiting.canProbe ?? true)) this.#owe(awaiting);
   }
 
   #owe({ unit, frameBytes, sentAtMs }: Awaiting): void {

@@ -16,7 +16,7 @@ export interface DeviceIdentity {
 /** The part of modbus-serial that asks. */
 export interface IdentificationLibrary {
   readDeviceIdentification(deviceIdCode: number, objectId: number): Promise<{ data: unknown }>;
-  reportServerID(deviceIdCode: number): Promise<{ serverId: number; running: boolean; additionalData: Uint8Array }>;
+  reportServerID(...unused: number[]): Promise<{ serverId: number; running: boolean; additionalData: Uint8Array }>;
 }
 
 /** One exchange with the unit: with function 43 or 17. */
@@ -64,7 +64,8 @@ async function basicIdentity(ask: Ask): Promise<DeviceIdentity | undefined> {
 }
 
 async function serverIdentity(ask: Ask): Promise<DeviceIdentity | undefined> {
-  const answer = await unlessRefused(ask(17, (library) => library.reportServerID(0)));
+  // With fewer than two arguments, which it does not use, modbus-serial 8.0.25 takes its callback for one of them.
+  const answer = await unlessRefused(ask(17, (library) => library.reportServerID(0, 0)));
   if (answer === undefined) return undefined;
   const text = printableText(String.fromCharCode(...answer.additionalData));
   return { text: text === "" ? `server id ${answer.serverId}` : text };

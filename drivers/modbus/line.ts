@@ -172,7 +172,8 @@ export class ModbusLine {
   async #read(read: RegisterRead): Promise<Uint16Array> {
     await this.#ensureOpen();
     const probeCount = this.#protocol.probeCount(encodeReadRequest(read), read.countStep ?? 1, this.nowMs());
-    if (probeCount !== undefined) await this.#probe({ ...read, ...read.probe, count: probeCount });
+    if (probeCount !== undefined)
+      await this.#probe({ ...read, ...read.probe, count: probeCount }, read.probe !== undefined);
     return this.#readNow(read);
   }
 
@@ -185,16 +186,16 @@ export class ModbusLine {
   }
 
   /** Asks with a length that nobody owes; its valid answer proves that no late answer is on its way. */
-  async #probe(read: RegisterRead): Promise<void> {
+  async #probe(read: RegisterRead, isKnownPlace: boolean): Promise<void> {
     try {
       await this.#readNow(read);
     } catch (error) {
-      const isDoubtful = error instanceof DriverError && ["modbus-exception", "wrong-reply"].includes(error.code);
-      if (!isDoubtful) throw error;
+      // A meter that refuses what all of its kind have is another model; one that was asked just anywhere may well refuse.
+      if (!(error instanceof DriverError) || error.code !== "modbus-exception" || isKnownPlace) throw error;
       throw new DriverError(
         "timeout",
-        `${describeRequest(this.description, read)}: an answer to an earlier request may still be on its way, and the unit does not answer a read ` +
-          `of another length; nothing is read until 10 s have passed (${error.message})`,
+        `${describeRequest(this.description, read)}: an answer to an earlier request may still be on its way, and the unit answers a read ` +
+          `of another length with an exception; nothing is read until 10 s have passed (${error.message})`,
         { cause: error },
       );
     }
@@ -219,8 +220,11 @@ export class ModbusLine {
       this.#inFlight = {
         fail: reject,
         settle: (outcome) => {
-          if (outcome.kind === "reply") this.#port.deliver(outcome.frame);
-          else reject(exchangeError(this.description, read, this.#inFlightTiming.timeoutMs, outcome));
+          if (outcome.kind === "reply") {
+            this.#port.deliver(outcome.frame);
+            // It answers within `deliver`. If ever it does not, the exchange must end nevertheless.
+            setImmediate(() => reject(libraryError(this.description, read, new Error("modbus-serial gave no answer"))));
+          } else reject(exchangeError(this.description, read, this.#inFlightTiming.timeoutMs, outcome));
         },
       };
     });
@@ -249,10 +253,12 @@ export class ModbusLine {
     const limits = { timeoutMs: read.timeoutMs, slowestAnswerMs: read.slowestAnswerMs ?? 2 * read.timeoutMs };
     // Whether a unit knows 17 and 43 says nothing about how soon it answers reads.
     const isRead = "count" in read;
-    const { timeoutMs, slowestAnswerMs } = isRead ? this.#answerTimes.next(read.unit, limits) : limits;
+    const next = isRead ? this.#answerTimes.next(read.unit, limits) : { ...limits, usualMs: limits.timeoutMs };
+    const { timeoutMs, slowestAnswerMs, usualMs } = next;
     const bytes = this.#protocol.begin(request, {
       sentAtMs,
       deadlineMs: sentAtMs + timeoutMs + answerMs,
+      usuallyByMs: sentAtMs + usualMs + answerMs,
       slowestAnswerMs: slowestAnswerMs + answerMs,
       canProbe: isRead && read.probe !== undefined,
     });
@@ -281,7 +287,7 @@ export class ModbusLine {
       if (this.#inFlight !== undefined) this.#arm();
       return;
     }
-    if (outcome.kind === "reply" && this.#current !== undefined && "count" in this.#current) {
+    if (outcome.kind === "reply" && !outcome.wasHeld && this.#current !== undefined && "count" in this.#current) {
       const latencyMs = nowMs - this.#inFlightTiming.sentAtMs - outcome.frame.length * this.#options.characterMs;
       this.#answerTimes.answered(this.#current.unit, latencyMs);
     }

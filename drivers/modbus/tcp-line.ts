@@ -1,7 +1,8 @@
-/** Modbus TCP: a socket as the transport, transaction ids as the protocol. */
+/** Lines behind TCP: a socket as the transport; transaction ids as the protocol, or RTU frames. */
 import { connect } from "node:net";
 import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError, messageOf } from "../failure.ts";
+import { RtuProtocol } from "./exchange.ts";
 import { ModbusLine, type ModbusLineOptions } from "./line.ts";
 import { MbapProtocol } from "./mbap.ts";
 
@@ -95,6 +96,14 @@ function explainConnectFailure(where: string, error: Error): DriverError {
 /** On TCP a further request costs about as much as 31 registers read in vain (round trip and gateway). */
 const requestCostRegisters = 31;
 
+/** A line behind TCP as it is configured. */
+export interface TcpLineSettings {
+  readonly host: string;
+  readonly port: number;
+  /** `tcp` (default): Modbus TCP. `rtu`: the frames of a serial line, CRC and all, as they are. */
+  readonly framing?: "tcp" | "rtu";
+}
+
 export interface TcpLineOptions extends TcpEndpoint, Pick<ModbusLineOptions, "timeoutsUntilReopen" | "nowMs"> {}
 
 /** A line over Modbus TCP; same interface as a serial one. */
@@ -104,6 +113,25 @@ export function createTcpLine(options: TcpLineOptions): ModbusLine {
     description: `Modbus TCP ${options.host}:${options.port}`,
     openTransport: () => openTcpTransport(options),
     protocol: new MbapProtocol(),
+    characterMs: 0,
+    frameGapMs: 0,
+    requestCostRegisters: () => requestCostRegisters,
+  });
+}
+
+/** Pieces of one answer come through a network with pauses up to this; only after it are half a frame's bytes looked through. */
+const networkSilenceMs = 50;
+
+/**
+ * A serial line behind a gateway that passes its bytes on: RTU frames over TCP. Answers carry no number, so all that guards a serial
+ * line guards this one; t3.5 is the gateway's to keep.
+ */
+export function createRtuTcpLine(options: TcpLineOptions): ModbusLine {
+  return new ModbusLine({
+    ...options,
+    description: `RTU over TCP ${options.host}:${options.port}`,
+    openTransport: () => openTcpTransport(options),
+    protocol: new RtuProtocol(networkSilenceMs),
     characterMs: 0,
     frameGapMs: 0,
     requestCostRegisters: () => requestCostRegisters,

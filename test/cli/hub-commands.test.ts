@@ -263,7 +263,9 @@ test("ecp init asks at a terminal, says what is wrong with an answer, and what i
   assert.deepEqual(answers, []);
   assert.match(said, /its name +did:key:z6Mk/);
   const { configuration } = readHubFile(join(folder, "hub.yaml"));
-  assert.deepEqual(configuration.lines, [{ name: "main", tcp: { host: "gateway.example", port: 1_502 } }]);
+  assert.deepEqual(configuration.lines, [
+    { name: "main", tcp: { host: "gateway.example", port: 1_502, framing: "tcp" } },
+  ]);
   assert.deepEqual([configuration.meters[0]?.unit, configuration.meters[0]?.intervalS], [17, 10]);
   assert.deepEqual([configuration.mqtt?.protocol, configuration.mqtt?.port], ["mqtts", 8_883]);
   assert.equal(statSync(join(folder, "wallet.passphrase")).mode & 0o777, 0o600);

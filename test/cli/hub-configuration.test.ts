@@ -173,7 +173,7 @@ uplink:
     walletSocket: "/etc/ecp/run/w.sock",
     passphraseFile: "/etc/ecp/secret",
     agentSocket: "/run/ecp/agent.sock",
-    lines: [{ name: "gateway", tcp: { host: "fe80::1", port: 502 } }],
+    lines: [{ name: "gateway", tcp: { host: "fe80::1", port: 502, framing: "tcp" } }],
     meters: [
       {
         ...{ index: 7, name: "house", line: "gateway", unit: 247, profile: "eastron-sdm630" },

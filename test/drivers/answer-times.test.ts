@@ -5,7 +5,7 @@ import { AnswerTimes } from "../../drivers/modbus/answer-times.ts";
 const profile = { timeoutMs: 500, slowestAnswerMs: 1000 };
 
 test("a unit that has not answered yet gets the profile's time-out and the whole rest after it", () => {
-  assert.deepEqual(new AnswerTimes().next(1, profile), profile);
+  assert.deepEqual(new AnswerTimes().next(1, profile), { ...profile, usualMs: 500 });
   assert.equal(new AnswerTimes().latencyOf(1), undefined);
 });
 
@@ -42,5 +42,5 @@ test("the line rests for the slowest answer after the first silence; a dead unit
   times.answered(1, 10);
   assert.equal(times.next(1, profile).slowestAnswerMs, 1000);
   times.wasSilent(1);
-  assert.deepEqual(times.next(1, profile), { timeoutMs: 200, slowestAnswerMs: 200 });
+  assert.deepEqual(times.next(1, profile), { timeoutMs: 200, slowestAnswerMs: 200, usualMs: 30 });
 });

@@ -126,13 +126,12 @@ test("an exception is nobody's while an answer is owed, since a late one looks t
   assert.equal(protocol.probeCount(request(1, 0, 2), 2, 660), undefined);
 });
 
-test("an exception while an answer is owed, and nothing after it: a wrong reply, and both answers are owed", () => {
+test("an exception while an answer is owed, and nothing after it: passed on at the deadline, and both answers are owed", () => {
   const protocol = afterTimeout();
   protocol.begin(request(1, 8, 4), timing(600));
   protocol.receive(exception(1, 6), 610);
   protocol.tick(800);
-  assert.equal(codeOf(protocol.takeOutcome()), "wrong-reply");
-  assert.equal(protocol.readyAtMs, 1100);
+  assert.deepEqual(protocol.takeOutcome(), { kind: "reply", frame: exception(1, 6), wasHeld: true });
   assert.equal(protocol.probeCount(request(1, 0, 2), 2, 1200), 6, "2 and 4 registers are both owed");
 });
 
@@ -185,6 +184,16 @@ test("to the same request the same bytes are an answer, at the deadline; much la
   protocol.begin(request(1, 0, 2), timing(1000));
   protocol.receive(answer(1, 2, 7), 1020);
   assert.equal(codeOf(protocol.takeOutcome()), "reply");
+});
+
+test("where it is known how soon the unit answers, the same bytes are held no longer than that", () => {
+  const protocol = afterAnswer();
+  protocol.begin(request(1, 0, 2), { ...timing(40), usuallyByMs: 90 });
+  protocol.receive(answer(1, 2, 7), 60);
+  assert.equal(protocol.wakeAtMs, 90);
+  protocol.tick(90);
+  assert.equal(codeOf(protocol.takeOutcome()), "reply");
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 100), 4, "its own answer may still come");
 });
 
 test("where nothing can be proven, refusals in a row stay refusals", () => {

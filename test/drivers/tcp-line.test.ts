@@ -5,7 +5,7 @@ import { type TestContext, test } from "node:test";
 import modbusSerial from "modbus-serial";
 import { encodeMbapFrame, type MbapFrame, MbapParser } from "../../drivers/modbus/mbap.ts";
 import { readMeter } from "../../drivers/modbus/meter-reader.ts";
-import { createTcpLine } from "../../drivers/modbus/tcp-line.ts";
+import { createRtuTcpLine, createTcpLine } from "../../drivers/modbus/tcp-line.ts";
 import { runSimulatedMeter } from "../../simulator/simulated-meter.ts";
 import { quickProfile, testNowMs } from "./sdm630-line.ts";
 
@@ -188,4 +188,23 @@ test("a host that does not exist", async (t) => {
   const line = createTcpLine({ host: "meter.invalid", port: 502 });
   t.after(() => line.close());
   await assert.rejects(line.open(), { code: "connection-failed", message: /meter\.invalid:502: could not be reached/ });
+});
+
+test("a meter behind a gateway that passes RTU frames on reads the same; a late answer is kept out as on a serial line", async (t) => {
+  const meter = await runSimulatedMeter({ tcp: { host, port: 0, framing: "rtu" }, now: () => testNowMs });
+  const line = createRtuTcpLine({ host, port: Number(meter.address?.split(":")[1]) });
+  t.after(async () => {
+    await line.close();
+    await meter.close();
+  });
+  const expected = await readMeter(line, { profile: quickProfile, unit: 1 });
+  assert.equal(expected.status, 0, expected.detail);
+  meter.setFault({ kind: "late", byMs: 500 }, 1);
+  for (let i = 0; i < 3; i++) {
+    const reading = await readMeter(line, { profile: quickProfile, unit: 1 });
+    if (reading.status === 0) assert.deepEqual(reading.values, expected.values);
+  }
+  assert.deepEqual(await readMeter(line, { profile: quickProfile, unit: 1 }), expected);
+  meter.setFault({ kind: "bad crc" });
+  assert.equal((await readMeter(line, { profile: quickProfile, unit: 1 })).status, 11);
 });
