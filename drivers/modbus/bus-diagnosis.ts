@@ -179,7 +179,7 @@ function unitFaults(watched: WatchedUnit, crcIsOfLine: boolean): Diagnosis[] {
         sentence: `unit ${unit} (${name}): ${percent(share(all, all.crcErrors))} of its answers arrive spoilt, and the others' do not: two devices with this address, or loose wires at this meter`,
         todo: `tighten the terminals at ${name}; unplug it and see whether unit ${unit} still answers`,
       });
-    if (share(all, faultsOf(all) - all.crcErrors) >= faultShareMin && latency !== undefined && all.late > 0)
+    if (share(all, all.timeouts) >= faultShareMin && latency !== undefined && all.late > 0)
       found.push({
         kind: "slow",
         unit,
@@ -216,8 +216,9 @@ function atAnyPause({ calm }: WatchedUnit): string {
   return calm !== undefined && faultsOf(calm) > 0 ? ", at any pause" : "";
 }
 
-function faultsOf({ timeouts, late, crcErrors }: Readonly<UnitCounters>): number {
-  return timeouts + late + crcErrors;
+/** An answer that came late is a time-out too, so it is counted as one. */
+function faultsOf({ timeouts, crcErrors }: Readonly<UnitCounters>): number {
+  return timeouts + crcErrors;
 }
 
 /** Busy and calm together. */

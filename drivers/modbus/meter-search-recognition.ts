@@ -19,20 +19,22 @@ export interface Recognition {
 const sunspecBases = [40_000, 0, 50_000];
 const sunspecMark = 0x5375_6e53;
 const sunspecModelsMax = 64;
-/** Gap before each request: what the most delicate of the known makes wants. */
-const gapMs = 100;
+/** Gap before each request on a serial line: what the most delicate of the known makes wants. */
+const serialGapMs = 100;
 
 /** Reads for one unit, each place once: several profiles look at the same registers. */
 export class UnitReader {
   readonly #line: ModbusLine;
   readonly #unit: number;
   readonly #timeoutMs: number;
+  readonly #gapMs: number;
   readonly #known = new Map<string, Promise<Uint16Array | undefined>>();
 
-  constructor(line: ModbusLine, unit: number, timeoutMs: number) {
+  constructor(line: ModbusLine, unit: number, timeoutMs: number, kind: "rtu" | "tcp") {
     this.#line = line;
     this.#unit = unit;
     this.#timeoutMs = timeoutMs;
+    this.#gapMs = kind === "rtu" ? serialGapMs : 0;
   }
 
   /** Words, or undefined where the unit refuses them or does not answer. @throws DriverError when the line is lost */
@@ -48,7 +50,7 @@ export class UnitReader {
 
   async #try(functionCode: 3 | 4, address: number, count: number): Promise<Uint16Array | undefined> {
     if (address + count > 0x10000) return undefined;
-    const read = { unit: this.#unit, functionCode, address, count, gapMs, timeoutMs: this.#timeoutMs };
+    const read = { unit: this.#unit, functionCode, address, count, gapMs: this.#gapMs, timeoutMs: this.#timeoutMs };
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#line.readRegisters({ ...read, slowestAnswerMs: 2 * this.#timeoutMs });

@@ -205,10 +205,15 @@ class Search {
 
   /** Units whose answers came after their time: they are asked again, and more is waited for. */
   async #lateUnits(settings: LineSettings | undefined): Promise<number[]> {
-    const late = [...(this.#line?.counters ?? [])].filter(([unit, counters]) => counters.late > 0 && !this.#has(unit));
+    const late = [...(this.#line?.counters ?? [])].filter(([unit, { late }]) => late > 0 && !this.#has(unit));
+    if (late.length === 0) return [];
+    // A line opened anew waits for nothing that may still be on its way: so all of that has to have come.
+    const patientMs = patience * this.#options.timeoutMs;
+    await this.close();
+    await new Promise((resolve) => setTimeout(resolve, patientMs));
     const answering: number[] = [];
     for (const [unit] of late) {
-      const result = await this.#probe(settings, unit, 3, patience * this.#options.timeoutMs);
+      const result = await this.#probe(settings, unit, 3, patientMs);
       if (result.kind === "answer") answering.push(unit);
     }
     return answering;
@@ -222,7 +227,7 @@ class Search {
     const first = await this.#probe(settings, unit, 3, slowMs);
     const answer = first.kind === "answer" ? first.text : first.kind;
     const place = this.#found.push({ unit, answer, certainty: "unknown", alternatives: [] }) - 1;
-    const recognition = await recognise(new UnitReader(line, unit, slowMs), profiles, kind);
+    const recognition = await recognise(new UnitReader(line, unit, slowMs, kind), profiles, kind);
     const { profile } = recognition;
     let { serialNumber, text } = recognition;
     if (!profile && text === undefined) text = identityText(await line.identify({ unit, timeoutMs: slowMs }));
