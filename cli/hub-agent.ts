@@ -2,8 +2,6 @@
 import { Agent, PolicyMismatch } from "../agent/agent.ts";
 import type { AgentEvent } from "../agent/event.ts";
 import { serveStatus } from "../agent/status-socket.ts";
-import type { MeterProfile } from "../drivers/modbus/profile.ts";
-import { findMeterProfile } from "../drivers/modbus/profile-catalogue.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog, type Log } from "../platform/log.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
@@ -25,7 +23,7 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       "exit-with-parent": { type: "boolean", default: false },
     } as const;
     const { values } = parseCommand("ecp agent", args, options, []);
-    const { configuration } = readHubFile(values.config);
+    const { configuration, profileOf } = readHubFile(values.config);
     const ended = new Promise<void>((resolve) => {
       process.once("SIGTERM", resolve);
       process.once("SIGINT", resolve);
@@ -37,7 +35,6 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       if (values.json) process.stdout.write(`${JSON.stringify(event)}\n`);
       reportLog(event);
     };
-    const profileOf = (id: string): MeterProfile => findMeterProfile(id) as MeterProfile; // checked with the configuration
     const polling = !values["no-polling"];
     const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling });
     process.on("SIGUSR2", () => {

@@ -1,22 +1,23 @@
 /** hub.yaml: read, checked against its schema and for sense; every error names file, line and column. */
 import { dirname, join, resolve } from "node:path";
-import { Ajv2020, type ErrorObject } from "ajv/dist/2020.js";
-import { type Document, isMap, isPair, isScalar, LineCounter, type Node, parseDocument, visit } from "yaml";
 import type {
   HubConfiguration,
   LineConfiguration,
   MeterConfiguration,
   MqttConfiguration,
 } from "../agent/configuration.ts";
-import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
+import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity.ts";
 import type { WalletPolicy } from "../wallet/policy.ts";
-import { CommandError, exit } from "./command.ts";
+import { CommandError } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
-import { readInput } from "./input-file.ts";
+import { profileLibrary } from "./profile-files.ts";
+import { compileSchema, parseYaml, readYamlText, type YamlSource } from "./yaml-source.ts";
 
-const configurationBytesMax = 262_144;
+const checkAgain = "mend that line, then: ecp config check";
 const daySeconds = 86_400;
+/** Where neither the file nor the profile knows better: whole kWh. */
+const resolutionWhDefault = 1_000;
 /** Longest path that fits into a sockaddr_un (unix(7)). */
 const socketPathBytesMax = 107;
 const ipv6Brackets = /^\[|\]$/g;
@@ -47,8 +48,9 @@ interface HubFile {
     energy_interval_s?: number;
     quantities?: string[];
     power_max_w?: number;
-    resolution_wh: number;
+    resolution_wh?: number;
   }[];
+  profiles?: string[];
   uplink?: { mqtt: { url: string; username?: string; password_file?: string; ca_file?: string } };
 }
 
@@ -56,90 +58,32 @@ interface HubFile {
 export interface Hub {
   readonly file: string;
   readonly configuration: HubConfiguration;
+  /** Built in, and those of the files that it names. */
+  readonly profiles: readonly MeterProfile[];
+  /** The profile of that id, built in or from a file of `profiles`; each meter's is there. */
+  readonly profileOf: (id: string) => MeterProfile;
   readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays">;
 }
 
-class Source {
-  readonly file: string;
-  readonly #document: Document.Parsed;
-  readonly #lines: LineCounter;
-
-  constructor(file: string, document: Document.Parsed, lines: LineCounter) {
-    this.file = file;
-    this.#document = document;
-    this.#lines = lines;
-  }
-
-  /** An error at a place of the file: the value that a path leads to, or the key itself. */
-  error(path: readonly (string | number)[], expected: string, got: string, atKey = false): CommandError {
-    return this.at(this.#offset(path, atKey), expected, got);
-  }
-
-  at(offset: number, expected: string, got: string): CommandError {
-    const { line, col } = this.#lines.linePos(offset);
-    return new CommandError(exit.badConfiguration, {
-      expected,
-      got,
-      where: `${this.file}:${line}:${col}`,
-      todo: "mend that line, then: ecp config check",
-    });
-  }
-
-  #offset(path: readonly (string | number)[], atKey: boolean): number {
-    const last = path.at(-1);
-    const parent = this.#node(path.slice(0, -1));
-    if (atKey && isMap(parent)) {
-      const pair = parent.items.find((item) => isPair(item) && isScalar(item.key) && item.key.value === last);
-      const range = pair && (pair.key as Node).range;
-      if (range) return range[0];
-    }
-    for (let length = path.length; length >= 0; length--) {
-      const range = this.#node(path.slice(0, length))?.range;
-      if (range) return range[0];
-    }
-    return 0;
-  }
-
-  #node(path: readonly (string | number)[]): Node | undefined {
-    const node = path.length === 0 ? this.#document.contents : this.#document.getIn(path, true);
-    return (node as Node | null | undefined) ?? undefined;
-  }
-}
-
-const validate = new Ajv2020({ allErrors: true, useDefaults: true, verbose: true }).compile<HubFile>(schema);
+const validate = compileSchema<HubFile>(schema);
 
 /** Reads hub.yaml. Throws {@link CommandError} with file:line:column. Relative paths count from the file's folder. */
 export function readHubFile(path: string): Hub {
-  return hubOf(path, readText(path));
-}
-
-function readText(path: string): string {
-  const bytes = readInput(path, "a hub's configuration", "'ecp init' makes one; or name another with --config FILE");
-  if (bytes.length <= configurationBytesMax) return bytes.toString("utf8");
-  throw new CommandError(exit.badConfiguration, {
-    expected: `a configuration of at most ${configurationBytesMax} bytes`,
-    got: `${bytes.length} bytes`,
-    where: path,
-    todo: "check that this is the right file",
-  });
+  return hubOf(
+    path,
+    readYamlText(path, "a hub's configuration", "'ecp init' makes one; or name another with --config FILE"),
+  );
 }
 
 /** The same from a text; `path` is for messages and for relative paths. */
 export function hubOf(path: string, text: string): Hub {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, strict: true, uniqueKeys: true });
-  const source = new Source(path, document, lines);
-  const [problem] = document.errors;
-  if (problem) throw source.at(problem.pos[0], "YAML that can be read", yamlProblem(problem.message));
-  visit(document, {
-    Alias: (_, alias) => {
-      throw source.at(alias.range?.[0] ?? 0, "each value written out", `the alias *${alias.source}`);
-    },
-  });
-  const data: unknown = document.toJS();
-  if (!validate(data)) throw schemaError(source, worstOf(validate.errors as ErrorObject[]));
+  const { data, source } = parseYaml(path, text, validate, checkAgain);
   const folder = dirname(resolve(path));
-  const meters = data.meters.map((meter, index) => meterOf(meter, index, data, source));
+  const profiles = profileLibrary(
+    (data.profiles ?? []).map((file) => resolve(folder, file)),
+    (index, expected, got) => source.error(["profiles", index], expected, got),
+  );
+  const meters = data.meters.map((meter, index) => meterOf(meter, index, data, source, profiles));
   checkUnique(source, meters, "index", "an index of its own");
   checkUnique(source, meters, "name", "a name of its own");
   checkLines(source, data.lines);
@@ -150,8 +94,11 @@ export function hubOf(path: string, text: string): Hub {
   const agentSocket = resolve(folder, data.agent?.socket ?? "agent.sock");
   checkSocket(source, ["wallet", "socket"], walletSocket);
   checkSocket(source, ["agent", "socket"], agentSocket);
+  const profileOf = (id: string): MeterProfile => profiles.find((profile) => profile.id === id) as MeterProfile;
   return {
     file: path,
+    profiles,
+    profileOf,
     configuration: {
       walletFolder,
       walletSocket,
@@ -165,7 +112,7 @@ export function hubOf(path: string, text: string): Hub {
     policy: {
       meters: meters.map(({ index, name, profile, intervalS, powerMaxW }, place) => ({
         ...{ index, name, profile, powerMaxW, installation: 0, installationReason: "" },
-        resolutionWh: (data.meters[place] as HubFile["meters"][number]).resolution_wh,
+        resolutionWh: data.meters[place]?.resolution_wh ?? profileOf(profile).energyStepWh ?? resolutionWhDefault,
         slotS: intervalS,
         // Twice the due rate: after a restart of the wallet, rows that waited may come on top.
         rowsPerMinute: Math.max(2, Math.ceil(120 / intervalS)),
@@ -177,7 +124,7 @@ export function hubOf(path: string, text: string): Hub {
   };
 }
 
-function lineOf(line: HubFile["lines"][number], index: number, source: Source): LineConfiguration {
+function lineOf(line: HubFile["lines"][number], index: number, source: YamlSource): LineConfiguration {
   const { name, serial, tcp } = line;
   if (serial) {
     const { path, baud, data_bits: dataBits, parity, stop_bits: stopBits } = serial;
@@ -187,15 +134,21 @@ function lineOf(line: HubFile["lines"][number], index: number, source: Source): 
   throw source.error(["lines", index], "'serial:' or 'tcp:' beside the line's name", "neither");
 }
 
-function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile, source: Source): MeterConfiguration {
+function meterOf(
+  meter: HubFile["meters"][number],
+  place: number,
+  data: HubFile,
+  source: YamlSource,
+  profiles: readonly MeterProfile[],
+): MeterConfiguration {
   const at = (key: string): (string | number)[] => ["meters", place, key];
   if (!data.lines.some((line) => line.name === meter.line))
     throw source.error(at("line"), `one of the lines: ${data.lines.map((line) => line.name).join(", ")}`, meter.line);
-  const profile = findMeterProfile(meter.profile);
+  const profile = profiles.find(({ id }) => id === meter.profile);
   if (!profile)
     throw source.error(
       at("profile"),
-      `one of the profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
+      `one of the profiles: ${profiles.map((item) => item.id).join(", ")}`,
       meter.profile,
     );
   if (daySeconds % meter.interval_s !== 0)
@@ -209,7 +162,7 @@ function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile,
     );
   const codes = meter.quantities?.map((name, index) => {
     const quantity = quantityOfName(name);
-    const offered = profile.registers.map((register) => register.code);
+    const offered = profile.codes;
     if (quantity && offered.includes(quantity.code)) return quantity.code;
     const names = quantities.filter((item) => offered.includes(item.code)).map((item) => item.name);
     throw source.error([...at("quantities"), index], `a quantity of ${profile.id}: ${names.join(", ")}`, name);
@@ -234,7 +187,7 @@ function meterOf(meter: HubFile["meters"][number], place: number, data: HubFile,
   };
 }
 
-function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, source: Source): MqttConfiguration {
+function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, source: YamlSource): MqttConfiguration {
   const url = URL.canParse(mqtt.url) ? new URL(mqtt.url) : undefined;
   if (!url || url.hostname === "" || url.port === "0" || url.search !== "" || url.hash !== "")
     throw source.error(["uplink", "mqtt", "url"], "mqtt://host:port or mqtts://host:port", mqtt.url);
@@ -255,7 +208,7 @@ function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, so
 }
 
 function checkUnique(
-  source: Source,
+  source: YamlSource,
   meters: readonly MeterConfiguration[],
   key: "index" | "name",
   wanted: string,
@@ -271,12 +224,7 @@ function checkUnique(
   });
 }
 
-/** The one error to show. A key that was mistyped is missing as well: that it is unknown says where to look. */
-function worstOf(errors: readonly ErrorObject[]): ErrorObject {
-  return errors.find(({ keyword }) => keyword === "additionalProperties") ?? (errors[0] as ErrorObject);
-}
-
-function checkLines(source: Source, lines: HubFile["lines"]): void {
+function checkLines(source: YamlSource, lines: HubFile["lines"]): void {
   const endOf = ({ serial, tcp }: HubFile["lines"][number]): string => serial?.path ?? `${tcp?.host}:${tcp?.port}`;
   lines.forEach((line, index) => {
     const before = lines.slice(0, index);
@@ -289,7 +237,7 @@ function checkLines(source: Source, lines: HubFile["lines"]): void {
 }
 
 /** One meter read under two names would count its energy twice. */
-function checkUnits(source: Source, meters: readonly MeterConfiguration[]): void {
+function checkUnits(source: YamlSource, meters: readonly MeterConfiguration[]): void {
   meters.forEach(({ line, unit }, index) => {
     const same = meters.slice(0, index).find((other) => other.line === line && other.unit === unit);
     if (same)
@@ -301,64 +249,7 @@ function checkUnits(source: Source, meters: readonly MeterConfiguration[]): void
   });
 }
 
-function checkSocket(source: Source, path: readonly string[], socket: string): void {
+function checkSocket(source: YamlSource, path: readonly string[], socket: string): void {
   if (Buffer.byteLength(socket) > socketPathBytesMax)
     throw source.error(path, `a socket's path of at most ${socketPathBytesMax} bytes`, socket);
-}
-
-/** What the schema found, in words. */
-function schemaError(source: Source, error: ErrorObject): CommandError {
-  const path = error.instancePath
-    .split("/")
-    .slice(1)
-    .map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"))
-    .map((part) => (/^\d+$/.test(part) ? Number(part) : part));
-  const params = error.params as Record<string, unknown>;
-  const name = path.length === 0 ? "the file" : path.filter((part) => typeof part === "string").at(-1);
-  const got = shown(error.data);
-  switch (error.keyword) {
-    case "additionalProperties": {
-      const key = String(params.additionalProperty);
-      const known = Object.keys((error.parentSchema as { properties: object }).properties);
-      return source.error([...path, key], `one of the keys ${known.join(", ")}`, `the unknown key '${key}'`, true);
-    }
-    case "required":
-      return source.error(path, `the key '${String(params.missingProperty)}' in ${name}`, "it is missing");
-    case "enum":
-      return source.error(path, `${name}: one of ${(params.allowedValues as unknown[]).join(", ")}`, got);
-    case "pattern": {
-      const { description } = error.parentSchema as { description?: string };
-      return source.error(path, `${name}: ${(description ?? error.message ?? "").replace(/\.$/, "")}`, got);
-    }
-    case "minProperties":
-    case "maxProperties":
-      return source.error(path, "a name and one of 'serial:' and 'tcp:'", Object.keys(error.data as object).join(", "));
-    default:
-      return source.error(path, `${name}: ${wanted(error.parentSchema as ValueSchema)}`, got);
-  }
-}
-
-type ValueSchema = { type?: string; minimum?: number; maximum?: number; minItems?: number; maxItems?: number };
-
-/** What a value's schema asks for, in words. */
-function wanted({ type, minimum, maximum, minItems, maxItems }: ValueSchema): string {
-  switch (type) {
-    case "object":
-      return "a block of keys";
-    case "array":
-      return `a list of ${minItems} to ${maxItems} different items`;
-    case "integer":
-      return `an integer from ${minimum} to ${maximum}`;
-    default:
-      return "a text that is not empty";
-  }
-}
-
-function shown(value: unknown): string {
-  return value === null ? "nothing" : (JSON.stringify(value) ?? "nothing").slice(0, 80);
-}
-
-/** The library's words without the place, which is said beside them, and without advice on its own use. */
-function yamlProblem(message: string): string {
-  return message.replace(/ at line \d+, column \d+:?[\s\S]*$/, "").replace(/; please use .*$/, "");
 }

@@ -5,12 +5,12 @@ import { lineOf } from "../agent/reading-path.ts";
 import type { MeterReading } from "../drivers/modbus/meter-reader.ts";
 import { ModbusMeter } from "../drivers/modbus/modbus-meter.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
-import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
 import { statusLetters, statusSentences } from "../protocol/reading-status.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
+import { profileNamed } from "./profile-files.ts";
 import { formatTable, localTime } from "./table.ts";
 
 interface Target {
@@ -27,7 +27,8 @@ export const hubRead: Command = {
        ecp read --serial PATH [--baud N] [--parity none|even|odd] --profile NAME [--unit N] [--json]
        ecp read --tcp HOST:PORT [--framing tcp|rtu] --profile NAME [--unit N] [--json]
 
-Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit status 1 where a meter did not answer.`,
+A profile is the name of one that is built in (ecp profile list), or the path of a file. Needs no wallet, and signs
+nothing. A port that the agent has open is busy. Exit status 1 where a meter did not answer.`,
 
   async run(args) {
     const { values } = parseCommand(
@@ -65,7 +66,7 @@ Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit
 };
 
 function configuredTargets(config: string, only: string | undefined): Target[] {
-  const { configuration } = readHubFile(config);
+  const { configuration, profileOf } = readHubFile(config);
   const meters = configuration.meters.filter((meter) => only === undefined || meter.name === only);
   if (meters.length === 0)
     throw usageError(
@@ -76,7 +77,7 @@ function configuredTargets(config: string, only: string | undefined): Target[] {
     name,
     line: configuration.lines.find((item) => item.name === line) as LineConfiguration,
     unit,
-    profile: findMeterProfile(profile) as MeterProfile,
+    profile: profileOf(profile),
     ...(codes && { codes }),
   }));
 }
@@ -92,9 +93,7 @@ type Direct = {
 };
 
 function directTarget({ serial, tcp, profile: id, baud, parity, framing, unit }: Direct): Target {
-  const names = meterProfiles.map((profile) => profile.id).join(", ");
-  const profile = id === undefined ? undefined : findMeterProfile(id);
-  if (!profile) throw usageError("ecp read", `--profile ${id ?? "is missing"}; the profiles are ${names}`);
+  const profile = profileNamed("ecp read", id);
   const number = (flag: string, text: string, min: number, max: number): number => {
     if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
     throw usageError("ecp read", `--${flag} ${text}; an integer from ${min} to ${max} was expected`);

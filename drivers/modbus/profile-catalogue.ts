@@ -44,3 +44,8 @@ export const meterProfiles: readonly MeterProfile[] = files.map(meterProfileOf);
 export function findMeterProfile(id: string): MeterProfile | undefined {
   return meterProfiles.find((profile) => profile.id === id);
 }
+
+/** The file of a built-in profile; undefined when there is none: no such profile, or one that has no table. */
+export function findProfileFile(id: string): ProfileFile | undefined {
+  return files.find((file) => file.id === id);
+}

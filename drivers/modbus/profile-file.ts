@@ -55,10 +55,11 @@ interface FileMode extends FileNumberPlace {
   source: string;
 }
 
-type FileCheck =
-  | (FileNumberPlace & { equals: { raw: FileInteger; model: string }[] })
-  | (FileNumberPlace & { between: [number, number] })
-  | (FileTextPlace & { starts_with: { text: string; model: string }[] });
+type FileCheck = (FileNumberPlace | FileTextPlace) & {
+  equals?: { raw: FileInteger; model: string }[];
+  between?: [number, number];
+  starts_with?: { text: string; model: string }[];
+};
 
 /** A profile's file, parsed; its form is that of cli/profile.schema.json, which fills in no defaults. */
 export interface ProfileFile {
@@ -211,16 +212,23 @@ export function meterProfileOf(file: ProfileFile): MeterProfile {
     },
     serialNumbers: (file.serial_numbers ?? []).map((place, index) => {
       const path = ["serial_numbers", index];
-      return isText(place) ? textPlace(place, path) : numberPlace(place, path);
+      return isText(place, path) ? textPlace(place, path) : numberPlace(place, path);
     }),
     recognition: (file.recognition ?? []).map((check, index): RecognitionCheck => {
       const path = ["recognition", index];
-      if ("starts_with" in check) return { ...textPlace(check, path), startsWith: check.starts_with };
+      const { equals, between, starts_with: startsWith } = check;
+      if ([equals, between, startsWith].filter((item) => item !== undefined).length !== 1)
+        throw new ProfileFileError(path, "one of equals, between and starts_with", "none, or several");
+      if (isText(check, path)) {
+        if (startsWith !== undefined) return { ...textPlace(check, path), startsWith };
+        throw new ProfileFileError(path, "starts_with beside a text", "a number to compare with");
+      }
       const place = numberPlace(check, path);
-      if ("between" in check) return { ...place, between: check.between };
+      if (between !== undefined) return { ...place, between };
+      if (equals === undefined) throw new ProfileFileError(path, "equals or between beside a number", "starts_with");
       const raw = (value: FileInteger, n: number): number =>
         Number(rawOf(value, place.type, [...path, "equals", n, "raw"]));
-      return { ...place, equals: check.equals.map((item, n) => ({ ...item, raw: raw(item.raw, n) })) };
+      return { ...place, equals: equals.map((item, n) => ({ ...item, raw: raw(item.raw, n) })) };
     }),
     ...(energyStepWh !== undefined && { energyStepWh }),
     factory: {
@@ -283,6 +291,8 @@ function addressOf(value: FileInteger, registers: number, path: Path): number {
 /** A raw value as the unsigned integer of its type's width; a negative one is taken as two's complement. */
 function rawOf(value: FileInteger, type: NumberType, path: Path): bigint {
   const bits = 16 * registersOf(type);
+  if (typeof value === "number" && !Number.isSafeInteger(value))
+    throw new ProfileFileError(path, "a raw value of more than 53 bits as a text, in quotes", String(value));
   const raw = BigInt(value);
   if (raw < 2n ** BigInt(bits) && raw >= -(2n ** BigInt(bits - 1))) return BigInt.asUintN(bits, raw);
   throw new ProfileFileError(path, `a raw value of ${bits} bits`, String(value));
@@ -292,8 +302,10 @@ function checkCount(count: number, limit: number, path: Path, got: string): void
   if (count > limit) throw new ProfileFileError(path, `no more than the ${limit} registers of one request`, got);
 }
 
-function isText(place: FileNumberPlace | FileTextPlace): place is FileTextPlace {
-  return "count" in place;
+function isText(place: FileNumberPlace | FileTextPlace, path: Path): place is FileTextPlace {
+  const isTextType = place.type === "ascii" || place.type === "ascii-low";
+  if (isTextType && !("count" in place)) throw new ProfileFileError(path, "a count of registers beside a text", "none");
+  return isTextType;
 }
 
 function hex(value: number): string {

@@ -22,7 +22,7 @@ export function frameGapMs(baud: number, bitsPerCharacter: number): number {
 /** Bytes of a request (8) and of an answer around its registers (5). */
 const overheadBytes = 13;
 /** A slave's usual time to begin its answer. */
-const turnaroundMs = 20;
+export const turnaroundMs = 20;
 /** USB adapters gather bytes for up to 16 ms: shorter pauses are no silence. */
 const silenceMinMs = 30;
 

@@ -39,7 +39,7 @@ const wrong: [name: string, text: string, place: string, says: RegExp][] = [
   ["a key twice", meter("unit: 2"), "9:5", /unique/],
   ["an alias", good.replace("unit: 1", "unit: &one 1\n    index: *one"), "9:12", /written out.*\*one/],
   ["an alias that leads nowhere", meter("index: *none"), "9:12", /none/],
-  ["an unknown key", `${good}mqtt: 1\n`, "10:1", /wallet, agent, lines, meters, uplink.*unknown key 'mqtt'/],
+  ["an unknown key", `${good}mqtt: 1\n`, "10:1", /wallet, agent, lines, meters, profiles, uplink.*unknown key 'mqtt'/],
   ["an unknown key of a meter", meter("units: 3"), "9:5", /unknown key 'units'/],
   ["a mistyped key", good.replace("- name: main", "- nam: main"), "3:5", /name, serial, tcp.*unknown key 'nam'/],
   [
