@@ -1,7 +1,7 @@
 /** ecp-demo simulate modbus: simulated meters of any profile on one line, with faults that can be changed while it runs. */
 import { createInterface } from "node:readline";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
-import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
+import { meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { createHousehold } from "../simulator/household.ts";
 import { meterDevice } from "../simulator/meter-device.ts";
 import { NotASymlink } from "../simulator/pty.ts";
@@ -10,6 +10,7 @@ import { serialNumberFrom } from "../simulator/simulated-meter.ts";
 import { SimulatedSlave, seededRandom } from "../simulator/simulated-slave.ts";
 import { type FaultSetting, faultSpellings, parseFault } from "../simulator/slave-fault.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
+import { profileNamed } from "./profile-files.ts";
 
 const name = "ecp-demo simulate modbus";
 const metersMax = 32;
@@ -97,10 +98,10 @@ function metersOf(values: {
   const meters: PlacedMeter[] = (values.meter ?? []).map((text) => {
     const [, id, unit] = /^(.+)@(\d{1,3})$/.exec(text) ?? [];
     if (id === undefined) throw usageError(name, `--meter ${text}; NAME@UNIT was expected, such as eastron-sdm630@1`);
-    return { profile: profileOf("meter", id), unit: integer("meter", unit ?? "", 1, 247) };
+    return { profile: profileNamed(name, id, "meter"), unit: integer("meter", unit ?? "", 1, 247) };
   });
   if (values.profile !== undefined) {
-    const profile = profileOf("profile", values.profile);
+    const profile = profileNamed(name, values.profile);
     const unit = values.unit === undefined ? profile.factory.unit : integer("unit", values.unit, 1, 247);
     meters.unshift({ profile, unit });
   } else if (values.unit !== undefined) throw usageError(name, "--unit without --profile");
@@ -108,13 +109,6 @@ function metersOf(values: {
   if (meters.length > metersMax)
     throw usageError(name, `${meters.length} meters; at most ${metersMax} hang on one line`);
   return meters;
-}
-
-function profileOf(flag: string, id: string): MeterProfile {
-  const profile = findMeterProfile(id);
-  if (profile) return profile;
-  const known = meterProfiles.map((item) => item.id).join(", ");
-  throw usageError(name, `--${flag} ${id}; the profiles are ${known}`);
 }
 
 function slavesOf(meters: readonly PlacedMeter[], seed: number): SimulatedSlave[] {

@@ -2,12 +2,11 @@
 import { resolve } from "node:path";
 import type { LineConfiguration } from "../agent/configuration.ts";
 import { type Diagnosis, diagnoseLine, type WatchedLine } from "../drivers/modbus/bus-diagnosis.ts";
-import type { MeterProfile } from "../drivers/modbus/profile.ts";
-import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { type WatchedMeter, watchLine } from "./hub-doctor-watch.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
+import { profileNamed } from "./profile-files.ts";
 import { formatTable } from "./table.ts";
 
 const name = "ecp doctor";
@@ -156,7 +155,7 @@ function countDown(forS: number): () => void {
 }
 
 function configuredPatients(config: string, only: string | undefined): Patient[] {
-  const { configuration } = readHubFile(config);
+  const { configuration, profileOf } = readHubFile(config);
   const lines = configuration.lines.filter((line) => only === undefined || line.name === only);
   if (lines.length === 0)
     throw usageError(name, `--line ${only}; the lines are ${configuration.lines.map((line) => line.name).join(", ")}`);
@@ -167,7 +166,7 @@ function configuredPatients(config: string, only: string | undefined): Patient[]
       .map(({ name: meter, unit, profile }) => ({
         name: meter,
         unit,
-        profile: findMeterProfile(profile) as MeterProfile,
+        profile: profileOf(profile),
       })),
   }));
   const used = patients.filter(({ meters }) => meters.length > 0);
@@ -206,10 +205,12 @@ function directPatient(values: {
 function meterOf(text: string): WatchedMeter {
   const [, id, unit] = /^(.+)@(\d{1,3})$/.exec(text) ?? [];
   if (id === undefined) throw usageError(name, `--meter ${text}; PROFILE@UNIT was expected, such as eastron-sdm630@1`);
-  const profile = findMeterProfile(id);
-  if (!profile)
-    throw usageError(name, `--meter ${text}; the profiles are ${meterProfiles.map((item) => item.id).join(", ")}`);
-  return { name: `${id.slice(id.indexOf("-") + 1)}-${unit}`, unit: integer("meter", unit ?? "", 1, 247), profile };
+  const profile = profileNamed(name, id, "meter");
+  return {
+    name: `${profile.id.slice(profile.id.indexOf("-") + 1)}-${unit}`,
+    unit: integer("meter", unit ?? "", 1, 247),
+    profile,
+  };
 }
 
 function integer(flag: string, text: string, min: number, max: number): number {

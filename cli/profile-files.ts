@@ -48,11 +48,11 @@ export function profileLibrary(
 
 const looksLikeFile = /[/\\]|\.(ya?ml|json)$/i;
 
-/** What `--profile` names: the id of a built-in profile, or the path of a file. */
-export function profileNamed(command: string, named: string | undefined): MeterProfile {
+/** What an option such as `--profile` names: the id of a built-in profile, or the path of a file. */
+export function profileNamed(command: string, named: string | undefined, flag = "profile"): MeterProfile {
   if (named !== undefined && looksLikeFile.test(named)) return readProfileFile(resolve(named));
   const profile = named === undefined ? undefined : findMeterProfile(named);
   if (profile !== undefined) return profile;
   const known = meterProfiles.map(({ id }) => id).join(", ");
-  throw usageError(command, `--profile ${named ?? "is missing"}; the profiles are ${known}, or the path of a file`);
+  throw usageError(command, `--${flag} ${named ?? "is missing"}; the profiles are ${known}, or the path of a file`);
 }

@@ -155,6 +155,10 @@ export function meterProfileOf(file: ProfileFile): MeterProfile {
       count: place.count,
     };
   };
+  file.registers.forEach(({ quantity }, index) => {
+    if (file.registers.findIndex((other) => other.quantity === quantity) !== index)
+      throw new ProfileFileError(["registers", index, "quantity"], "each quantity once", `${quantity} again`);
+  });
   const registers = file.registers
     .map((register, index) => {
       const path = ["registers", index];
@@ -167,10 +171,6 @@ export function meterProfileOf(file: ProfileFile): MeterProfile {
     if (codes.includes(code)) return code;
     throw new ProfileFileError(path, "a quantity that 'registers' has", name);
   };
-  file.registers.forEach(({ quantity }, index) => {
-    if (file.registers.findIndex((other) => other.quantity === quantity) !== index)
-      throw new ProfileFileError(["registers", index, "quantity"], "each quantity once", `${quantity} again`);
-  });
   const defaultCodes = file.default_quantities.map((name, index) => codeIn(name, ["default_quantities", index]));
   const timeoutMs = request.timeout_ms ?? 500;
   const energyStepWh = file.energy_step_wh ?? stepOf(registers);
