@@ -15,10 +15,13 @@ export interface LineSilenceOptions {
 /** How long bytes that nobody asked for may keep a read from being sent. */
 const noiseMaxMs = 2000;
 /**
- * Up to so long a wait holds the whole thread: t3.5 is 2.01 ms at 19200 8E1 and 1.75 ms above, and Node's timers, of whole
- * milliseconds, fire up to one early and more than one late. Bytes that come meanwhile are seen after the request; its CRC decides then.
+ * Up to so long the thread is held instead of woken by a timer: t3.5 is 4.01 ms at 9600 8E1 and less at higher speeds. Node's timers, of whole
+ * milliseconds, fire up to one early and more than one late, and to be woken twice costs more than the rest of a request. Bytes
+ * that come meanwhile are seen after the request; its CRC decides then.
  */
-const holdMaxMs = 2.1;
+const holdMaxMs = 4.1;
+/** A timer may be late by that much. */
+const timerLateMs = 1.1;
 /** How much later than asked a held thread goes on; what is missing then is waited for once more. */
 const wakeLateMs = 0.05;
 
@@ -28,6 +31,7 @@ const never = new Int32Array(new SharedArrayBuffer(4));
 export class LineSilence {
   readonly #options: LineSilenceOptions;
   #lastActivityMs = Number.NEGATIVE_INFINITY;
+  #quietAtMs = (): number => Number.NEGATIVE_INFINITY;
 
   constructor(options: LineSilenceOptions) {
     this.#options = options;
@@ -39,25 +43,35 @@ export class LineSilence {
   }
 
   /**
-   * Waits out the drain, the gap and t3.5. Ends early when the line is closed.
-   * @param gapMs where t3.5 is longer, that; and only that is kept to a tenth of a millisecond, a gap may be a millisecond longer
+   * Waits out the drain, the gap and t3.5, but for the last part where t3.5 decides: that is left to {@link rest}. Ends early when
+   * the line is closed.
+   * @param gapMs where t3.5 is longer, that
    * @param readyAtMs nothing may be sent before this, as it stands at the moment of asking (LineProtocol.readyAtMs)
    * @throws DriverError crc-error when bytes come without end
    */
   async wait(gapMs: number, readyAtMs: () => number): Promise<void> {
     const { description, frameGapMs, nowMs, closing } = this.#options;
     const gap = Math.max(gapMs, frameGapMs);
-    const isExact = gapMs <= frameGapMs;
+    // A longer gap may be a millisecond longer still: nobody is then asked as fast as the line allows.
+    const holdMs = gapMs <= frameGapMs ? holdMaxMs : 0;
     const quietAtMs = (): number => Math.max(readyAtMs(), this.#lastActivityMs + gap);
+    this.#quietAtMs = quietAtMs;
     // Only bytes that keep coming can move the moment on: a second master, or a driver that is stuck.
     const giveUpAtMs = Math.max(nowMs(), quietAtMs()) + noiseMaxMs;
     while (!closing.aborted) {
       const restMs = quietAtMs() - nowMs();
-      if (restMs <= 0) return;
+      if (restMs <= holdMs) return;
       if (nowMs() > giveUpAtMs) throw neverQuietError(description);
-      if (!isExact) await this.#pause(restMs);
-      else if (restMs > holdMaxMs) await this.#pause(Math.floor(restMs - 1.1));
-      else hold(restMs > wakeLateMs ? restMs - wakeLateMs : restMs);
+      await this.#pause(holdMs === 0 ? restMs : Math.floor(restMs - timerLateMs));
+    }
+  }
+
+  /** The rest of the wait, for which the thread is held: to be called when all that is left to do is to write. */
+  rest(): void {
+    for (;;) {
+      const restMs = this.#quietAtMs() - this.#options.nowMs();
+      if (restMs <= 0) return;
+      Atomics.wait(never, 0, 0, restMs > wakeLateMs ? restMs - wakeLateMs : restMs);
     }
   }
 
@@ -73,8 +87,4 @@ export class LineSilence {
       closing.addEventListener("abort", done, { once: true });
     });
   }
-}
-
-function hold(durationMs: number): void {
-  Atomics.wait(never, 0, 0, durationMs);
 }

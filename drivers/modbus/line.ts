@@ -248,6 +248,7 @@ export class ModbusLine {
     const [read, transport] = [this.#current, this.#transport];
     if (read === undefined || transport === undefined || this.#inFlight === undefined) throw this.#lostError();
     const { characterMs } = this.#options;
+    this.#silence.rest();
     const sentAtMs = this.nowMs() + request.length * characterMs;
     const answerMs = (replyLengthOf(request) ?? 0) * characterMs;
     const limits = { timeoutMs: read.timeoutMs, slowestAnswerMs: read.slowestAnswerMs ?? 2 * read.timeoutMs };
