@@ -21,7 +21,7 @@ export interface WatchedMeter {
 }
 
 /** Share of the time in which the line is polled as fast as it allows; the rest is for longer pauses, where there is reason to. */
-const busyShare = 0.6;
+const busyShare = 0.5;
 const listenMs = 1_500;
 /** Added to each profile's gap in the calm part. */
 const calmGapMs = 200;
@@ -55,7 +55,7 @@ export async function watchLine(
     const units = (calm?: ReadonlyMap<number, UnitCounters>): WatchedUnit[] =>
       meters.map(({ unit, name, profile }) => ({
         ...{ unit, name, slowestAnswerMs: profile.slowestAnswerMs, busy: busy.get(unit) ?? none() },
-        ...(calm && { calm: calm.get(unit) ?? none() }),
+        ...(calm?.get(unit) && { calm: calm.get(unit)! }),
         ...(bus.latencyOf(unit) && { latency: bus.latencyOf(unit)! }),
         ...(refusals.has(unit) && { refusal: refusals.get(unit)! }),
       }));
@@ -65,9 +65,12 @@ export async function watchLine(
       if (!line.serial || state.failure !== undefined || signal.aborted) return result(units());
       return result(units(), await trySettings(line.serial, meters, signal));
     }
-    if (all.every(({ timeouts, crcErrors, late }) => timeouts + crcErrors + late === 0) || signal.aborted)
-      return result(units());
-    return result(units(await poll(bus, meters, endMs, { signal, gapMs: calmGapMs, refusals, state })));
+    const faulty = meters.filter(({ unit }) => {
+      const { timeouts, crcErrors, ok, exceptions } = busy.get(unit) ?? none();
+      return timeouts + crcErrors > 0 && ok + exceptions > 0;
+    });
+    if (faulty.length === 0 || signal.aborted) return result(units());
+    return result(units(await poll(bus, faulty, endMs, { signal, gapMs: calmGapMs, refusals, state })));
   } catch (error) {
     if (!(error instanceof DriverError)) throw error;
     state.failure = error.message;

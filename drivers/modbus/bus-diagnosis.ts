@@ -60,8 +60,8 @@ export interface Diagnosis {
 
 /** Fewer faults than this in a hundred requests are left to the retries, and said as a remark of health. */
 const faultShareMin = 0.005;
-/** So many faults would have been seen in the calm time, had it been like the busy one, before their absence means anything. */
-const expectedFaultsMin = 3;
+/** The calm time proves a gap where it would have been without a fault by chance so rarely, had it been like the busy one. */
+const chanceMax = 0.05;
 
 /** What is wrong, the worst first; one entry `healthy` where nothing is. */
 export function diagnoseLine(line: WatchedLine): Diagnosis[] {
@@ -231,7 +231,7 @@ function total({ busy, calm }: WatchedUnit): UnitCounters {
 function needsGap({ busy, calm }: WatchedUnit): boolean {
   if (calm === undefined) return false;
   const faultShare = share(busy, faultsOf(busy));
-  return faultShare >= faultShareMin && faultShare * calm.requests >= expectedFaultsMin && faultsOf(calm) === 0;
+  return faultShare >= faultShareMin && faultsOf(calm) === 0 && (1 - faultShare) ** calm.requests <= chanceMax;
 }
 
 function healthy(asked: readonly WatchedUnit[]): Diagnosis {
