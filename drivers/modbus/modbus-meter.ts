@@ -6,6 +6,7 @@ import type { ModbusLine } from "./line.ts";
 import { MeterMemory } from "./meter-memory.ts";
 import { type MeterReading, readMeter, readSerialNumber } from "./meter-reader.ts";
 import type { MeterProfile } from "./profile.ts";
+import { SunspecReader } from "./sunspec-reader.ts";
 
 export interface MeterReadOptions {
   /** Codes wanted, each of which must come. Default: the profile's, less those that this meter does not have. */
@@ -19,12 +20,14 @@ export class ModbusMeter {
   readonly profile: MeterProfile;
   readonly unit: number;
   readonly #memory: MeterMemory;
+  readonly #sunspec: SunspecReader | undefined;
 
   constructor(line: ModbusLine, profile: MeterProfile, unit: number) {
     this.line = line;
     this.profile = profile;
     this.unit = unit;
     this.#memory = new MeterMemory(profile);
+    this.#sunspec = profile.kind === "sunspec" ? new SunspecReader(line, profile, unit) : undefined;
   }
 
   /**
@@ -32,11 +35,13 @@ export class ModbusMeter {
    * @throws RangeError for a code that the profile does not have
    */
   read(options: MeterReadOptions = {}): Promise<MeterReading> {
+    if (this.#sunspec) return this.#sunspec.read(options);
     return readMeter(this.line, { profile: this.profile, unit: this.unit, memory: this.#memory, ...options });
   }
 
   /** The meter's serial number; undefined where it tells none. @throws DriverError */
   serialNumber(): Promise<string | undefined> {
+    if (this.#sunspec) return this.#sunspec.serialNumber();
     return readSerialNumber(this.line, { profile: this.profile, unit: this.unit });
   }
 }

@@ -17,6 +17,7 @@ import ornoWe514 from "./profiles/orno-we514.json" with { type: "json" };
 import ornoWe516 from "./profiles/orno-we516.json" with { type: "json" };
 import schneiderIem3155 from "./profiles/schneider-iem3155.json" with { type: "json" };
 import siemensPac2200 from "./profiles/siemens-pac2200.json" with { type: "json" };
+import { sunspecProfiles } from "./sunspec-profiles.ts";
 
 /** As they are listed. Of two whose recognition both fits, the earlier one is likelier. */
 const files = [
@@ -38,7 +39,7 @@ const files = [
   finder7m38,
 ] as unknown as readonly ProfileFile[]; // JSON has strings where the form has a choice; a test checks each by the schema
 
-export const meterProfiles: readonly MeterProfile[] = files.map(meterProfileOf);
+export const meterProfiles: readonly MeterProfile[] = [...files.map(meterProfileOf), ...sunspecProfiles];
 
 /** The profile of that id; undefined when there is none. */
 export function findMeterProfile(id: string): MeterProfile | undefined {
