@@ -9,6 +9,7 @@ import { runSimulatedBus, type SimulatedBus } from "../simulator/simulated-bus.t
 import { serialNumberFrom } from "../simulator/simulated-meter.ts";
 import { SimulatedSlave, seededRandom } from "../simulator/simulated-slave.ts";
 import { type FaultSetting, faultSpellings, parseFault } from "../simulator/slave-fault.ts";
+import { sunspecHousehold } from "../simulator/sunspec-household.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 import { profileNamed } from "./profile-files.ts";
 
@@ -118,7 +119,8 @@ function slavesOf(meters: readonly PlacedMeter[], seed: number): SimulatedSlave[
     const household = households.get(seed + place) ?? createHousehold(seed + place);
     households.set(seed + place, household);
     const serialNumber = serialNumberFrom + seed + unit;
-    const device = meterDevice(profile, { unit, household, now: Date.now, serialNumber });
+    const make = profile.kind === "sunspec" ? sunspecHousehold : meterDevice;
+    const device = make(profile, { unit, household, now: Date.now, serialNumber });
     return new SimulatedSlave(device, seededRandom(seed * 1000 + place));
   });
 }

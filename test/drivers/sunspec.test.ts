@@ -5,6 +5,7 @@ import { ModbusMeter } from "../../drivers/modbus/modbus-meter.ts";
 import { findMeterProfile } from "../../drivers/modbus/profile-catalogue.ts";
 import { createTcpLine } from "../../drivers/modbus/tcp-line.ts";
 import { quantityOfCode } from "../../protocol/quantity.ts";
+import { createHousehold } from "../../simulator/household.ts";
 import { SimulatedSlave } from "../../simulator/simulated-slave.ts";
 import { type SlaveDevice, wordsPdu } from "../../simulator/slave-device.ts";
 import {
@@ -14,6 +15,7 @@ import {
   type SunspecValue,
   sunspecDevice,
 } from "../../simulator/sunspec-device.ts";
+import { sunspecHousehold } from "../../simulator/sunspec-household.ts";
 import { serveModbusTcp } from "../../simulator/tcp-slave.ts";
 
 const common = commonModel("Sonne", "S 5000", "SN-42");
@@ -262,4 +264,18 @@ test("a factor that no specification allows, a model that grew, a chain without 
   const before = zeros.slave.requests;
   assert.equal((await zeros.meter("sunspec-inverter").read({ deadlineMs: 20_000 })).status, 7);
   assert.ok(zeros.slave.requests - before <= 70, "the chain is bounded");
+});
+
+test("a simulated house gives every SunSpec profile what it reads, the same at every poll", async (t) => {
+  const household = createHousehold(3);
+  const now = (): number => Date.UTC(2026, 5, 10, 11);
+  for (const id of ["sunspec-inverter", "sunspec-meter", "sunspec-storage"]) {
+    const profile = findMeterProfile(id)!;
+    const { meter } = await serve(t, sunspecHousehold(profile, { unit: 1, household, now, serialNumber: 77 }));
+    const device = meter(id);
+    const first = await valuesOf(device);
+    assert.ok(Object.keys(first).length >= 3, id);
+    assert.deepEqual(await valuesOf(device), first);
+    assert.equal(await device.serialNumber(), "77");
+  }
 });
