@@ -70,6 +70,8 @@ interface OwedAnswer {
   readonly unit: number;
   readonly frameBytes: number;
   readonly sentAtMs: number;
+  /** A frame like it came late. It may have been another slave's in this unit's name, so it stays owed until it is proven. */
+  hasCome: boolean;
 }
 
 /** After this nobody answers any more, not even a gateway with a queue. */
@@ -233,12 +235,14 @@ export class RtuProtocol implements LineProtocol {
       this.#owed = this.#owed.filter((answer) => answer.unit !== unit);
       return;
     }
-    const owedAt = this.#owed.findIndex((answer) => answer.unit === unit && answer.frameBytes === frame.length);
-    if (owedAt >= 0) {
-      const [owed] = this.#owed.splice(owedAt, 1);
-      this.#late.push({ unit, afterMs: nowMs - owed!.sentAtMs });
+    const isLate = (answer: OwedAnswer): boolean => answer.unit === unit && answer.frameBytes === frame.length;
+    const owed = this.#owed.find((answer) => isLate(answer) && !answer.hasCome);
+    if (owed !== undefined) {
+      owed.hasCome = true;
+      this.#late.push({ unit, afterMs: nowMs - owed.sentAtMs });
       // The one answer the line was drained for has come: silence is enough now.
-      if (this.#owed.length === 0 && this.#drainUntilMs !== undefined) this.#drainUntilMs = nowMs;
+      const allHaveCome = this.#owed.every((answer) => answer.hasCome);
+      if (allHaveCome && this.#drainUntilMs !== undefined) this.#drainUntilMs = nowMs;
     } else if (awaiting !== undefined) {
       awaiting.stray =
         unit === awaiting.unit
@@ -284,7 +288,7 @@ export class RtuProtocol implements LineProtocol {
   #owe({ unit, frameBytes, sentAtMs }: Awaiting): void {
     if (frameBytes === undefined) return;
     this.#owed = this.#owed.filter((answer) => answer.unit !== unit || answer.frameBytes !== frameBytes);
-    this.#owed.push({ unit, frameBytes, sentAtMs });
+    this.#owed.push({ unit, frameBytes, sentAtMs, hasCome: false });
   }
 
   #drainFor(awaiting: Awaiting): void {

@@ -79,13 +79,16 @@ test("after a time-out the line rests until the slowest answer could have come, 
   assert.equal(protocol.readyAtMs, 520);
 });
 
-test("the late answer ends the rest: it is rejected and counted, and nothing is owed any more", () => {
+test("the late answer ends the rest: it is rejected and counted, and owed until an answer of another length proves that it was the one", () => {
   const protocol = afterTimeout();
   protocol.receive(answer(1, 2), 260);
   assert.deepEqual(protocol.takeLate(), [{ unit: 1, afterMs: 260 }]);
   assert.equal(protocol.takeOutcome(), undefined);
   assert.equal(protocol.readyAtMs, 260 + silenceMs);
-  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 300), undefined);
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 300), 4);
+  protocol.begin(request(1, 0, 4), timing(300));
+  protocol.receive(answer(1, 4), 320);
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 330), undefined);
 });
 
 test("an answer slower than the rest is owed: only another length may be asked of that unit, others are free", () => {
