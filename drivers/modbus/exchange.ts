@@ -8,8 +8,8 @@
  *  2. an answer that is still owed after that is remembered by its length. No request whose answer has that length may
  *     be sent to that unit (`probeCount` tells with which other length to ask first). A slave answers in order, so a
  *     valid answer of a length nobody owes proves that nothing older will come.
- * And against answers that come twice (a repeater, a gateway that asked twice): the same bytes as that unit's last frame
- * are held for a while. If another answer comes, that is the one; if none comes, they are taken for the same
+ * And against answers that come twice (a repeater, a gateway that asked twice): the same bytes as a frame that came from that
+ * unit since its last answer are held for a while. If another answer comes, that is the one; if none comes, they are taken for the same
  * request only. So is an exception while an answer is owed: all exceptions look alike, and it may be the late one.
  */
 import { answerLength, RtuParser, replyLengthOf } from "./rtu-frame.ts";
@@ -17,8 +17,8 @@ import { answerLength, RtuParser, replyLengthOf } from "./rtu-frame.ts";
 export type ExchangeFailureCode = "timeout" | "crc-error" | "wrong-unit" | "wrong-reply";
 
 export type ExchangeOutcome =
-  /** A whole RTU frame: right unit, function and length, valid CRC. May be an exception answer. */
-  | { readonly kind: "reply"; readonly frame: Uint8Array /** It waited for a better one. */; readonly wasHeld?: true }
+  /** A whole RTU frame: right unit, function and length, valid CRC. May be an exception answer. Held: it waited for a better one. */
+  | { readonly kind: "reply"; readonly frame: Uint8Array; readonly wasHeld?: true }
   | { readonly kind: "failed"; readonly code: ExchangeFailureCode; readonly got: string };
 
 export interface ExchangeTiming {
@@ -78,10 +78,12 @@ interface OwedAnswer {
 const owedAnswerAgeMaxMs = 10_000;
 /** An answer that comes a second time comes within this after the first. */
 const copyAgeMaxMs = 800;
+/** Frames of one unit that are remembered that long. */
+const seenFramesMax = 16;
 /** Requests remembered for reading the same as the one before them. */
 const alikeRequestsMax = 256;
 
-/** The last valid frame of a unit, and the request that it answered. */
+/** A valid frame of a unit, and the request that it answered. */
 interface SeenFrame {
   readonly frame: Uint8Array;
   readonly request: Uint8Array | undefined;
@@ -108,7 +110,8 @@ export class RtuProtocol implements LineProtocol {
   #outcome: ExchangeOutcome | undefined;
   #owed: OwedAnswer[] = [];
   #late: LateAnswer[] = [];
-  readonly #seen = new Map<number, SeenFrame>();
+  /** By unit: the last answer taken, and what came in its name since then. */
+  readonly #seen = new Map<number, SeenFrame[]>();
   /** Requests whose answer was the same as that to another request before: two registers that are both 0, say. */
   readonly #alike = new Set<string>();
   #drainUntilMs: number | undefined;
@@ -187,9 +190,8 @@ export class RtuProtocol implements LineProtocol {
     const unit = request[0]!;
     const possible = new Set(this.#owed.filter((answer) => answer.unit === unit).map((answer) => answer.frameBytes));
     const frameBytes = replyLengthOf(request);
-    const seen = this.#seen.get(unit);
-    const mayBeCopied = seen !== undefined && nowMs - seen.atMs <= copyAgeMaxMs && seen.frame.length === frameBytes;
-    if (mayBeCopied && this.#alike.has(keyOf(request))) possible.add(frameBytes);
+    const mayBeCopied = this.#seenLately(unit, nowMs).some(({ frame }) => frame.length === frameBytes);
+    if (mayBeCopied && frameBytes !== undefined && this.#alike.has(keyOf(request))) possible.add(frameBytes);
     if (possible.size === 0 || (frameBytes !== undefined && !possible.has(frameBytes))) return undefined;
     let count = countStep;
     while (possible.has(5 + 2 * count)) count += countStep;
@@ -210,21 +212,21 @@ export class RtuProtocol implements LineProtocol {
   #take(frame: Uint8Array, nowMs: number): void {
     const awaiting = this.#awaiting;
     const [unit, functionCode] = [frame[0]!, frame[1]!];
-    const seen = this.#seen.get(unit);
-    const isCopy = seen !== undefined && nowMs - seen.atMs <= copyAgeMaxMs && isSame(seen.frame, frame);
+    const lately = this.#seenLately(unit, nowMs);
+    const original = lately.find((seen) => isSame(seen.frame, frame));
     const isAnswer =
       awaiting !== undefined &&
       unit === awaiting.unit &&
       (functionCode === (awaiting.functionCode | 0x80) ||
         (functionCode === awaiting.functionCode && frame.length === (awaiting.frameBytes ?? frame.length)));
-    this.#seen.set(unit, {
-      frame,
-      atMs: nowMs,
-      request: isCopy ? seen.request : isAnswer ? awaiting.request : undefined,
-    });
     const isRefusal = awaiting !== undefined && functionCode !== awaiting.functionCode;
-    if (isAnswer && (isCopy || (isRefusal && this.#owed.some((answer) => answer.unit === unit)))) {
-      const isOfSameRequest = isCopy && seen.request !== undefined && isSame(seen.request, awaiting.request);
+    const isDoubtful = original !== undefined || (isRefusal && this.#owed.some((answer) => answer.unit === unit));
+    // A slave answers in order, so nothing older than an answer that was taken comes again after it.
+    const since = isAnswer && !isDoubtful ? [] : lately.filter((other) => other !== original);
+    const request = original?.request ?? (isAnswer ? awaiting.request : undefined);
+    this.#seen.set(unit, [...since, { frame, atMs: nowMs, request }].slice(-seenFramesMax));
+    if (isAnswer && isDoubtful) {
+      const isOfSameRequest = original?.request !== undefined && isSame(original.request, awaiting.request);
       awaiting.held = { frame, isGood: isRefusal || isOfSameRequest };
       return;
     }
@@ -249,6 +251,10 @@ export class RtuProtocol implements LineProtocol {
           ? { code: "wrong-reply", got: `function ${functionCode} in ${frame.length} bytes` }
           : { code: "wrong-unit", got: `an answer of unit ${unit}` };
     }
+  }
+
+  #seenLately(unit: number, nowMs: number): SeenFrame[] {
+    return (this.#seen.get(unit) ?? []).filter((seen) => nowMs - seen.atMs <= copyAgeMaxMs);
   }
 
   /** The deadline has come. */
