@@ -21,7 +21,7 @@ export const hubDoctor: Command = {
   summary: "watch a bus and say what is wrong with it, in plain words",
   usage: `Usage: ecp doctor [--config hub.yaml] [--line NAME] [--for SECONDS] [--json]
        ecp doctor --serial PATH [--baud N] [--parity none|even|odd] --meter PROFILE@UNIT … [--for SECONDS] [--json]
-       ecp doctor --tcp HOST:PORT --meter PROFILE@UNIT … [--for SECONDS] [--json]
+       ecp doctor --tcp HOST:PORT [--framing tcp|rtu] --meter PROFILE@UNIT … [--for SECONDS] [--json]
 
 Listens, then polls the meters as fast as their profiles allow for ${forSDefault} s (--for), and where answers are missing with longer pauses as
 well; where nothing answers, it tries other speeds. It only ever reads. A port that the agent has open is busy: stop 'ecp run' first.
@@ -39,6 +39,7 @@ Exit status 0 where the bus is well, 1 where something is wrong, 69 where no por
         baud: { type: "string", default: "9600" },
         parity: { type: "string", default: "none" },
         tcp: { type: "string" },
+        framing: { type: "string", default: "tcp" },
         meter: { type: "string", multiple: true },
         for: { type: "string", default: `${forSDefault}` },
       },
@@ -178,6 +179,7 @@ function configuredPatients(config: string, only: string | undefined): Patient[]
 function directPatient(values: {
   serial?: string | undefined;
   tcp?: string | undefined;
+  framing: string;
   baud: string;
   parity: string;
   meter?: string[] | undefined;
@@ -189,7 +191,10 @@ function directPatient(values: {
     const match = /^(.+?)(?::(\d{1,5}))?$/.exec(values.tcp);
     const port = Number(match?.[2] ?? 502);
     if (!match || port < 1 || port > 65_535) throw usageError(name, `--tcp ${values.tcp}; HOST:PORT was expected`);
-    return { line: { name: "direct", tcp: { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port } }, meters };
+    const { framing } = values;
+    if (framing !== "tcp" && framing !== "rtu") throw usageError(name, `--framing ${framing}; tcp or rtu was expected`);
+    const tcp = { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port, framing } as const;
+    return { line: { name: "direct", tcp }, meters };
   }
   const { parity } = values;
   if (parity !== "none" && parity !== "even" && parity !== "odd")

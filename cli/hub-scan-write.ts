@@ -10,9 +10,16 @@ import { CommandError, exit } from "./command.ts";
 import { hubOf, readHubFile } from "./hub-configuration.ts";
 import { readInput } from "./input-file.ts";
 
+export interface TcpPlace {
+  readonly host: string;
+  readonly port: number;
+  /** RTU frames over TCP; Modbus TCP where absent. */
+  readonly framing?: "rtu";
+}
+
 /** A port that was searched, as hub.yaml names it, and what was found there. */
 export interface ScannedLine {
-  readonly place: { readonly path: string } | { readonly host: string; readonly port: number };
+  readonly place: { readonly path: string } | TcpPlace;
   readonly result: SearchResult;
 }
 
@@ -160,7 +167,7 @@ function lineYaml({ name, place, settings }: NewLine, indent: string): string {
   const wire =
     "path" in place
       ? `serial: { path: ${JSON.stringify(place.path)}, baud: ${settings?.baud ?? 9600}, parity: ${settings?.parity ?? "none"} }`
-      : `tcp: { host: ${JSON.stringify(place.host)}, port: ${place.port} }`;
+      : `tcp: { host: ${JSON.stringify(place.host)}, port: ${place.port}${place.framing ? `, framing: ${place.framing}` : ""} }`;
   return `${indent}- name: ${name}\n${indent}  ${wire}\n`;
 }
 

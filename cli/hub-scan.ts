@@ -1,20 +1,21 @@
 /** ecp scan: which meters hang on which port, at what speed, under which unit numbers; and the lines for hub.yaml. */
+import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import type { ModbusLine } from "../drivers/modbus/line.ts";
 import { type SearchOptions, searchLine } from "../drivers/modbus/meter-search.ts";
 import { type LineSettings, longestSearchMs, planSearch, searchBauds } from "../drivers/modbus/meter-search-plan.ts";
-import type { Parity } from "../drivers/modbus/profile.ts";
+import type { MeterProfile, Parity } from "../drivers/modbus/profile.ts";
 import { meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { createRtuLine } from "../drivers/modbus/rtu-line.ts";
-import { createTcpLine } from "../drivers/modbus/tcp-line.ts";
+import { createRtuTcpLine, createTcpLine } from "../drivers/modbus/tcp-line.ts";
 import { openSerialPort } from "../drivers/serial/serial-port.ts";
 import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
 import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-settings.ts";
-import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
 import { durationText, resultJson, resultText, ScanProgress } from "./hub-scan-view.ts";
-import { placeText, type ScannedLine, writeFindings } from "./hub-scan-write.ts";
+import { placeText, type ScannedLine, type TcpPlace, writeFindings } from "./hub-scan-write.ts";
 
 const name = "ecp scan";
 const portsMax = 16;
@@ -27,7 +28,7 @@ const knownBauds = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
 
 export const hubScan: Command = {
   summary: "find the meters on a port: speed, unit, make; and the lines for hub.yaml",
-  usage: `Usage: ecp scan [--serial PATH … | --all | --tcp HOST:PORT …] [--units 1-247] [--bauds 9600,19200,…]
+  usage: `Usage: ecp scan [--serial PATH … | --all | --tcp HOST:PORT … [--framing tcp|rtu]] [--units 1-247] [--bauds 9600,19200,…]
                 [--parities none,even,odd] [--timeout MS] [--write [--correct] [--config hub.yaml]] [--json]
 
 Asks for two registers, unit after unit, and only ever reads. Quickest first: the factory settings of the known makes, then units 1
@@ -54,6 +55,7 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
         bauds: { type: "string" },
         parities: { type: "string" },
         timeout: { type: "string" },
+        framing: { type: "string", default: "tcp" },
         write: { type: "boolean", default: false },
         correct: { type: "boolean", default: false },
       },
@@ -64,17 +66,20 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
     const timeoutMs = values.timeout === undefined ? undefined : integer("timeout", values.timeout, 20, 10_000);
     if (values.all && values.serial !== undefined) throw usageError(name, "--all and --serial together");
     if (values.correct && !values.write) throw usageError(name, "--correct without --write");
+    const { framing } = values;
+    if (framing !== "tcp" && framing !== "rtu") throw usageError(name, `--framing ${framing}; tcp or rtu was expected`);
+    if (framing === "rtu" && values.tcp === undefined) throw usageError(name, "--framing without --tcp");
     // Before anything is searched: a hub.yaml that cannot be added to is said at once.
-    if (values.write) readHubFile(values.config);
-    const tcp = (values.tcp ?? []).map(endpoint);
+    const profiles = values.write ? readHubFile(values.config).profiles : profilesOf(values.config);
+    const tcp = (values.tcp ?? []).map((text) => endpoint(text, framing));
     const serial =
       values.serial?.map((path) => resolve(path)) ?? (tcp.length > 0 && !values.all ? [] : await allPorts());
     if (serial.length + tcp.length > portsMax)
       throw usageError(name, `${serial.length + tcp.length} ports; at most ${portsMax} are searched at a time`);
     const targets = [...new Set(serial)].map((path) =>
-      serialTarget(path, settings, units, timeoutMs ?? serialTimeoutMs),
+      serialTarget(path, settings, { units, profiles, timeoutMs: timeoutMs ?? serialTimeoutMs }),
     );
-    targets.push(...tcp.map((server) => tcpTarget(server, units, timeoutMs ?? tcpTimeoutMs)));
+    targets.push(...tcp.map((server) => tcpTarget(server, { units, profiles, timeoutMs: timeoutMs ?? tcpTimeoutMs })));
     if (targets.length === 0)
       throw usageError(
         name,
@@ -129,13 +134,11 @@ async function scan(
   return lines.every(({ result }) => result.end === "failed") ? exit.unavailable : exit.failed;
 }
 
-function serialTarget(
-  path: string,
-  settings: readonly LineSettings[],
-  units: readonly number[],
-  timeoutMs: number,
-): Target {
-  const steps = planSearch({ units, settings, profiles: meterProfiles, timeoutMs });
+/** What a search of every port has in common. */
+type Common = Pick<SearchOptions, "units" | "profiles" | "timeoutMs">;
+
+function serialTarget(path: string, settings: readonly LineSettings[], common: Common): Target {
+  const steps = planSearch({ ...common, settings });
   const openLine = (at: LineSettings | undefined): ModbusLine => {
     const serial = { path, ...(at as LineSettings) };
     return createRtuLine({
@@ -146,24 +149,26 @@ function serialTarget(
       timeoutsUntilReopen,
     });
   };
-  return {
-    place: { path },
-    options: { kind: "rtu", openLine, steps, units, timeoutMs, profiles: meterProfiles },
-    longestMs: longestSearchMs(steps, units.length, timeoutMs),
-  };
+  const longestMs = longestSearchMs(steps, common.units.length, common.timeoutMs);
+  return { place: { path }, options: { ...common, kind: "rtu", openLine, steps }, longestMs };
 }
 
-function tcpTarget(server: { host: string; port: number }, units: readonly number[], timeoutMs: number): Target {
-  const steps = planSearch({ units, settings: undefined, profiles: meterProfiles, timeoutMs });
-  return {
-    place: server,
-    options: {
-      kind: "tcp",
-      openLine: () => createTcpLine({ ...server, timeoutsUntilReopen }),
-      ...{ steps, units, timeoutMs, profiles: meterProfiles },
-    },
-    longestMs: longestSearchMs(steps, units.length, timeoutMs),
-  };
+function tcpTarget(server: TcpPlace, common: Common): Target {
+  const steps = planSearch({ ...common, settings: undefined });
+  const create = server.framing === "rtu" ? createRtuTcpLine : createTcpLine;
+  const openLine = (): ModbusLine => create({ ...server, timeoutsUntilReopen });
+  const longestMs = longestSearchMs(steps, common.units.length, common.timeoutMs);
+  return { place: server, options: { ...common, kind: server.framing ?? "tcp", openLine, steps }, longestMs };
+}
+
+/** The profiles of one's own are looked at too, where there is a hub.yaml that names them and is right. */
+function profilesOf(config: string): readonly MeterProfile[] {
+  try {
+    return existsSync(config) ? readHubFile(config).profiles : meterProfiles;
+  } catch (error) {
+    if (error instanceof CommandError) return meterProfiles;
+    throw error;
+  }
 }
 
 async function allPorts(): Promise<string[]> {
@@ -198,11 +203,11 @@ function settingsOf(baudsText: string | undefined, paritiesText: string | undefi
   return all.map((pair): LineSettings => ({ ...pair, stopBits: 1 }));
 }
 
-function endpoint(text: string): { host: string; port: number } {
+function endpoint(text: string, framing: "tcp" | "rtu"): TcpPlace {
   const match = /^(.+?)(?::(\d{1,5}))?$/.exec(text);
   const port = Number(match?.[2] ?? 502);
   if (!match || port < 1 || port > 65_535) throw usageError(name, `--tcp ${text}; HOST:PORT was expected`);
-  return { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port };
+  return { host: (match[1] ?? "").replace(/^\[|\]$/g, ""), port, ...(framing === "rtu" && { framing }) };
 }
 
 function integer(flag: string, text: string, min: number, max: number): number {

@@ -135,6 +135,14 @@ test("--json: one object with every device; the estimate goes to standard error"
   assert.deepEqual([unit, certainty, profile, serialNumber], [2, "plausible", "eastron-sdm630", "21000002"]);
 });
 
+test("a gateway that passes RTU frames on is searched with --framing rtu, and written so", async (t) => {
+  const bus = await startBus(t, ["cg-em340@4"], { tcp: { host: "127.0.0.1", port: 0, framing: "rtu" } });
+  const { status, out, error } = await ecp("scan", "--tcp", bus.address ?? "", "--framing", "rtu", ...quick);
+  assert.equal(status, 0, error);
+  assert.match(out, /unit {3}4 {2}Carlo Gavazzi EM340/);
+  assert.match(out, /tcp: { host: "127.0.0.1", port: \d+, framing: rtu }/);
+});
+
 test("a port that is held or missing is said with its reason, and the others are searched", async (t) => {
   const held = await startBus(t, ["cg-em340@1"]);
   const free = await startBus(t, ["cg-em340@1"]);
