@@ -21,7 +21,9 @@ const latestMs = 1_500;
 /** A unit that begins later than this after the request is behind. */
 const promptMs = 20;
 /** A second copy of an answer comes up to so much after the first. */
-const copyLatestMs = 700;
+const copyLatestMs = 500;
+/** Where this process was held up, one that would come later still is not sent: the line holds out for 1500 ms. */
+const copyTooLateMs = 600;
 
 export class FaultyBus {
   readonly faults: Record<FaultKind, number>;
@@ -75,9 +77,13 @@ export class FaultyBus {
         const isBehind = performance.now() - receivedAtMs > promptMs;
         const isSpoilt = kind !== undefined && !(kind === "wrong unit" && isBehind);
         if (isSpoilt) this.faults[kind]++;
+        let firstAtMs: number | undefined;
         for (const { afterMs, bytes } of isSpoilt ? answer.parts : answer.whole) {
           await pause(afterMs);
+          const isCopy = kind === "duplicated" && firstAtMs !== undefined;
+          if (isCopy && performance.now() - firstAtMs! > copyTooLateMs) continue;
           await this.#put(bytes);
+          firstAtMs ??= performance.now();
         }
       }),
     );

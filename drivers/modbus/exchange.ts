@@ -77,7 +77,7 @@ interface OwedAnswer {
 /** After this nobody answers any more, not even a gateway with a queue. */
 const owedAnswerAgeMaxMs = 10_000;
 /** An answer that comes a second time comes within this after the first. */
-const copyAgeMaxMs = 800;
+const copyAgeMaxMs = 1_500;
 /** Frames of one unit that are remembered that long. */
 const seenFramesMax = 16;
 /** Requests remembered for reading the same as the one before them. */

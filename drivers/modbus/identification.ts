@@ -93,7 +93,7 @@ function printableText(text: string): string {
  * often as the device likes: so it never says so, and `identify` asks for the rest.
  */
 export function asLastPage(frame: Uint8Array): Uint8Array {
-  if (frame[1] !== 43 || frame.length < 10 || frame[5] === 0) return frame;
+  if (frame[1] !== 43 || frame.length < 8 || frame[5] === 0) return frame;
   const pdu = frame.slice(1, -2);
   pdu[4] = 0;
   return encodeRtuFrame(frame[0]!, pdu);

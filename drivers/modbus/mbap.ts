@@ -159,7 +159,7 @@ export class MbapProtocol implements LineProtocol {
     const isNormal =
       functionCode === awaiting.functionCode &&
       frameBytes === (awaiting.frameBytes ?? frameBytes) &&
-      (functionCode > 4 || frame.pdu[1] === frame.pdu.length - 2);
+      (functionCode === 43 ? frame.pdu[1] === 0x0e : frame.pdu[1] === frame.pdu.length - 2);
     if (frame.unit !== awaiting.unit) {
       awaiting.stray = { code: "wrong-unit", got: `an answer of unit ${frame.unit}` };
     } else if (isException || isNormal) {

@@ -121,7 +121,11 @@ export const requestLength: LengthRule = (bytes, start, end) => {
   if (end - start < 2) return "incomplete";
   const functionCode = bytes[start + 1]!;
   if (functionCode >= 1 && functionCode <= 6) return 8;
-  if (functionCode === 15 || functionCode === 16) return end - start < 7 ? "incomplete" : 9 + bytes[start + 6]!;
+  if (functionCode === 15 || functionCode === 16) {
+    if (end - start < 7) return "incomplete";
+    const length = 9 + bytes[start + 6]!;
+    return length > rtuFrameBytesMax ? "none" : length;
+  }
   if (functionCode === 17) return 4;
   if (functionCode === 43) return 7;
   return "none";

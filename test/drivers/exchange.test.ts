@@ -184,8 +184,8 @@ test("to the same request the same bytes are an answer, at the deadline; much la
   protocol.tick(240);
   assert.equal(codeOf(protocol.takeOutcome()), "reply");
   assert.equal(protocol.probeCount(request(1, 0, 2), 2, 250), undefined);
-  protocol.begin(request(1, 0, 2), timing(1000));
-  protocol.receive(answer(1, 2, 7), 1020);
+  protocol.begin(request(1, 0, 2), timing(2000));
+  protocol.receive(answer(1, 2, 7), 2020);
   assert.equal(codeOf(protocol.takeOutcome()), "reply");
 });
 
