@@ -146,5 +146,6 @@ function tableText(name: string, profile: MeterProfile, unit: number, where: str
     { title: "unit" },
     { title: "OBIS" },
   ] as const;
-  return title + formatTable(columns, rows);
+  const note = reading.detail === undefined ? "" : `  left out: ${reading.detail}\n`;
+  return title + formatTable(columns, rows) + note;
 }

@@ -45,7 +45,7 @@ const alternating = [20, 21, 22, 23, 24, 25];
 export const sunspecProfiles: readonly MeterProfile[] = [
   profile(
     "sunspec-inverter",
-    ["Inverter (models 101-103, 111-113, 701), also with storage"],
+    ["inverter", "models 101 to 103", "111 to 113", "701", "also with storage"],
     [1, 2, 3, 4, 14, 15, 16, 17, 18, 19, ...alternating],
     [
       counters,
@@ -56,7 +56,7 @@ export const sunspecProfiles: readonly MeterProfile[] = [
   ),
   profile(
     "sunspec-meter",
-    ["Meter (models 201-204, 211-214)"],
+    ["meter", "models 201 to 204", "211 to 214"],
     [1, 2, 3, 4, 14, ...alternating],
     [
       counters,
@@ -66,7 +66,7 @@ export const sunspecProfiles: readonly MeterProfile[] = [
   ),
   profile(
     "sunspec-storage",
-    ["Storage (models 124, 713, 714, 802)"],
+    ["storage", "models 124", "713", "714", "802"],
     [15, 16, 17, 18, 19, 30],
     [
       "Energy and power of a storage come from its ports in model 714; what flows into it is positive.",

@@ -52,6 +52,8 @@ export class SunspecReader {
   readonly #unit: number;
   #models: readonly FoundModel[] | undefined;
   #openings = 0;
+  /** Where "SunS" was found: model 1 after it has 66 registers, which is enough to prove a line clean by. */
+  #base: number | undefined;
 
   constructor(line: ModbusLine, profile: MeterProfile, unit: number) {
     this.#line = line;
@@ -108,7 +110,9 @@ export class SunspecReader {
   #words(address: number, count: number, startBeforeMs: number): Promise<Uint16Array> {
     const { gapMs, timeoutMs, slowestAnswerMs } = this.#profile;
     const unit = this.#unit;
+    const probe = this.#base === undefined ? {} : { probe: { functionCode, address: this.#base } };
     return readPatiently(this.#line, {
+      ...probe,
       ...{ unit, functionCode, address, count, gapMs, timeoutMs, slowestAnswerMs, startBeforeMs },
     });
   }
@@ -117,9 +121,11 @@ export class SunspecReader {
   async #find(startBeforeMs: number): Promise<readonly FoundModel[]> {
     if (this.#models !== undefined && this.#openings === this.#line.reopenings) return this.#models;
     this.#openings = this.#line.reopenings;
+    this.#base = undefined;
     for (const base of bases) {
       const mark = await this.#words(base, 2, startBeforeMs).catch(orRefused);
       if (mark?.[0] !== markWords[0] || mark[1] !== markWords[1]) continue;
+      this.#base = base;
       this.#models = await this.#chain(base + 2, startBeforeMs);
       return this.#models;
     }

@@ -55,3 +55,13 @@ test("the SDM630's twelve default values take two requests at 9600 baud", () => 
     .map(({ address }) => at(address));
   assert.deepEqual(planBlocks(spans, { ...eastronSdm630, requestCostRegisters: 65 }), [at(0, 12), at(52, 24)]);
 });
+
+test("no block of several registers covers a request that was refused; a register by itself is asked for all the same", () => {
+  const spans = [at(0), at(2), at(4), at(8)];
+  assert.deepEqual(planBlocks(spans, limits), [at(0, 10)]);
+  const refused = [at(4, 6)];
+  assert.deepEqual(planBlocks(spans, { ...limits, refused }), [at(0, 6), at(8)]);
+  assert.deepEqual(planBlocks(spans, { ...limits, refused: [at(4, 6, 3)] }), [at(0, 10)], "of the other table");
+  assert.deepEqual(planBlocks([at(4)], { ...limits, refused: [at(4)] }), [at(4)]);
+  assert.deepEqual(planBlocks([at(2), at(4)], { ...limits, refused: [at(4)] }), [at(2), at(4)]);
+});
