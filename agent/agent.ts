@@ -70,6 +70,8 @@ export interface AgentStatus {
     readonly missedSlots: number;
     /** Good readings that ended more than 2 s, or a tenth of the slot, after it. */
     readonly lateReadings: number;
+    /** Longest time after a slot's end at which a good reading was there, in milliseconds, since the start. */
+    readonly longestOffsetMs: number;
     readonly lostRows: number;
   }[];
 }
@@ -330,7 +332,7 @@ export class Agent {
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
       meters: this.#meters.map(
-        ({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, late, lost }) => ({
+        ({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, late, longestOffsetMs, lost }) => ({
           name: configuration.name,
           index: configuration.index,
           line: modbus.line.description,
@@ -340,6 +342,7 @@ export class Agent {
           unsealedRows: buffer.length,
           missedSlots: missed,
           lateReadings: late,
+          longestOffsetMs,
           lostRows: lost,
         }),
       ),

@@ -68,6 +68,7 @@ export interface PolledMeter {
   /** Slots that passed unread, readings that ended too late after their slot, rows that were read and could not be sealed. */
   missed: number;
   late: number;
+  longestOffsetMs: number;
   lost: number;
   /** What the wallet refused last; empty where the last request was granted. */
   refusal: string;
@@ -119,6 +120,7 @@ export function polledMeter(
     lastStatus: "",
     missed: 0,
     late: 0,
+    longestOffsetMs: 0,
     lost: 0,
     refusal: "",
     sealTail: Promise.resolve(),
@@ -146,7 +148,10 @@ export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions,
     if (signal.aborted && reading.status === statuses.disconnected) return;
     meter.lastS = due.timeS;
     keep(meter, { ...sampleOf(reading, due.timeS), ...(meter.isRelative && { relative: true }) }, options);
-    if (reading.status === statuses.good && isLate(offsetMs, intervalS)) meter.late++;
+    if (reading.status === statuses.good) {
+      if (isLate(offsetMs, intervalS)) meter.late++;
+      meter.longestOffsetMs = Math.max(meter.longestOffsetMs, offsetMs);
+    }
     emit(readingEvent(meter, reading, due.timeS, offsetMs));
     meter.sealing.wake();
   }

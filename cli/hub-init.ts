@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
+import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
@@ -189,17 +190,20 @@ const checks: Readonly<Record<Flag, (text: string) => string | undefined>> = {
   segments: integer(segmentsMin, segmentsMax),
 };
 
+/** Of all the meters that are known the one met most often. */
+const profilePreset = "eastron-sdm630";
+
 async function answersOf(values: Values): Promise<Answers> {
-  const line = await lineOf(values);
-  const profile = await value(values, "profile", "Meter's profile", meterProfiles[0]?.id ?? "");
+  const profile = await value(values, "profile", "Meter's profile ('ecp scan' finds it out)", profilePreset);
   const factory = findMeterProfile(profile)?.factory;
+  const line = await lineOf(values, factory);
   const unit = Number(await value(values, "unit", "Modbus unit (address) of the meter", `${factory?.unit ?? 1}`));
   const intervalS = Number(await value(values, "interval", "Seconds between readings", "60"));
   const mqtt = await value(values, "mqtt", "The full node's broker", "mqtt://127.0.0.1:1883");
   return { line, profile, unit, intervalS, mqtt };
 }
 
-async function lineOf(values: Values): Promise<Answers["line"]> {
+async function lineOf(values: Values, factory: MeterProfile["factory"] | undefined): Promise<Answers["line"]> {
   if (values.tcp !== undefined) return { tcp: values.tcp };
   let serial = values.serial;
   if (serial === undefined) {
@@ -219,8 +223,8 @@ async function lineOf(values: Values): Promise<Answers["line"]> {
     );
     if (isEndpoint(serial)) return { tcp: serial };
   }
-  const baud = Number(await value(values, "baud", "Baud", "9600"));
-  const parity = await value(values, "parity", "Parity", "none");
+  const baud = Number(await value(values, "baud", "Baud", `${factory?.bauds[0] ?? 9600}`));
+  const parity = await value(values, "parity", "Parity", factory?.parities[0] ?? "none");
   // In hub.yaml a relative path would count from whatever folder the agent is started in.
   return { serial: resolve(serial), baud, parity };
 }

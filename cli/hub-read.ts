@@ -27,8 +27,9 @@ export const hubRead: Command = {
        ecp read --serial PATH [--baud N] [--parity none|even|odd] --profile NAME [--unit N] [--json]
        ecp read --tcp HOST:PORT [--framing tcp|rtu] --profile NAME [--unit N] [--json]
 
-A profile is the name of one that is built in (ecp profile list), or the path of a file. Needs no wallet, and signs
-nothing. A port that the agent has open is busy. Exit status 1 where a meter did not answer.`,
+A profile is the name of one that is built in (ecp profile list), or the path of a file; speed, parity and unit are those of the
+meter's factory unless given. Needs no wallet, and signs nothing. A port that the agent has open is busy. Exit status 1 where
+a meter did not answer.`,
 
   async run(args) {
     const { values } = parseCommand(
@@ -39,12 +40,12 @@ nothing. A port that the agent has open is busy. Exit status 1 where a meter did
         ...jsonOption,
         meter: { type: "string" },
         serial: { type: "string" },
-        baud: { type: "string", default: "9600" },
-        parity: { type: "string", default: "none" },
+        baud: { type: "string" },
+        parity: { type: "string" },
         tcp: { type: "string" },
         framing: { type: "string", default: "tcp" },
         profile: { type: "string" },
-        unit: { type: "string", default: "1" },
+        unit: { type: "string" },
       },
       [],
     );
@@ -86,14 +87,16 @@ type Direct = {
   serial?: string | undefined;
   tcp?: string | undefined;
   profile?: string | undefined;
-  baud: string;
-  parity: string;
+  baud?: string | undefined;
+  parity?: string | undefined;
   framing: string;
-  unit: string;
+  unit?: string | undefined;
 };
 
-function directTarget({ serial, tcp, profile: id, baud, parity, framing, unit }: Direct): Target {
+function directTarget({ serial, tcp, profile: id, framing, ...given }: Direct): Target {
   const profile = profileNamed("ecp read", id);
+  const { factory } = profile;
+  const { baud = `${factory.bauds[0]}`, parity = factory.parities[0], unit = `${factory.unit}` } = given;
   const number = (flag: string, text: string, min: number, max: number): number => {
     if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
     throw usageError("ecp read", `--${flag} ${text}; an integer from ${min} to ${max} was expected`);

@@ -21,7 +21,14 @@ export interface HubStatus {
   readonly agent: {
     readonly waiting: number;
     readonly uplink?: { readonly connected: boolean; readonly detail: string };
-    readonly meters: readonly { readonly name: string; readonly lastStatus: string; readonly unsealedRows: number }[];
+    readonly meters: readonly {
+      readonly name: string;
+      readonly lastStatus: string;
+      readonly unsealedRows: number;
+      readonly missedSlots: number;
+      readonly lateReadings: number;
+      readonly longestOffsetMs: number;
+    }[];
   } | null;
 }
 
