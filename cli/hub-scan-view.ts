@@ -22,9 +22,9 @@ export class ScanProgress {
     const ports = [...this.#ports.values()];
     const share = ports.reduce((sum, port) => sum + port.progress.share, 0) / ports.length;
     const found = ports.reduce((sum, port) => sum + port.progress.found, 0);
-    const doing = ports.map(({ place: where, progress: { settings, unit } }) => {
+    const doing = ports.map(({ place: where, progress: { settings, unit, isRecognising } }) => {
       const short = where.split("/").at(-1);
-      return `${short}${settings ? ` ${framingText(settings)}` : ""} unit ${unit}`;
+      return `${short}${settings ? ` ${framingText(settings)}` : ""} unit ${unit}${isRecognising ? ": what is it?" : ""}`;
     });
     const text = `${Math.floor(share * 100)} %, ${found} found; ${doing.join(", ")}`;
     process.stderr.write(`\r\x1b[K${text.slice(0, Math.max(20, terminalColumns() - 1))}`);

@@ -22,19 +22,26 @@ const sunspecModelsMax = 64;
 /** Gap before each request on a serial line: what the most delicate of the known makes wants. */
 const serialGapMs = 100;
 
+/** A read is tried so often, until one was in vain all the same: then the unit says nothing to what it lacks, and two tries do. */
+const triesMax = 3;
+const triesOfTheSilent = 2;
+
+export interface UnitReaderOptions {
+  readonly unit: number;
+  readonly timeoutMs: number;
+  readonly kind: "rtu" | "tcp";
+  /** The line; `afterSilence`: opened anew once nothing can be on its way any more, so that no answer is owed on it. */
+  readonly line: (afterSilence: boolean) => Promise<ModbusLine>;
+}
+
 /** Reads for one unit, each place once: several profiles look at the same registers. */
 export class UnitReader {
-  readonly #line: ModbusLine;
-  readonly #unit: number;
-  readonly #timeoutMs: number;
-  readonly #gapMs: number;
+  readonly #options: UnitReaderOptions;
   readonly #known = new Map<string, Promise<Uint16Array | undefined>>();
+  #triesMax = triesMax;
 
-  constructor(line: ModbusLine, unit: number, timeoutMs: number, kind: "rtu" | "tcp") {
-    this.#line = line;
-    this.#unit = unit;
-    this.#timeoutMs = timeoutMs;
-    this.#gapMs = kind === "rtu" ? serialGapMs : 0;
+  constructor(options: UnitReaderOptions) {
+    this.#options = options;
   }
 
   /** Words, or undefined where the unit refuses them or does not answer. @throws DriverError when the line is lost */
@@ -48,18 +55,24 @@ export class UnitReader {
     return words;
   }
 
+  /** One lost answer must not make one make of another: so a read is tried again before it counts as refused. */
   async #try(functionCode: 3 | 4, address: number, count: number): Promise<Uint16Array | undefined> {
     if (address + count > 0x10000) return undefined;
-    const read = { unit: this.#unit, functionCode, address, count, gapMs: this.#gapMs, timeoutMs: this.#timeoutMs };
-    for (let attempt = 1; ; attempt++) {
+    const { unit, timeoutMs, kind } = this.#options;
+    const gapMs = kind === "rtu" ? serialGapMs : 0;
+    const read = { unit, functionCode, address, count, gapMs, timeoutMs, slowestAnswerMs: timeoutMs };
+    for (let attempt = 1; attempt <= this.#triesMax; attempt++) {
       try {
-        return await this.#line.readRegisters({ ...read, slowestAnswerMs: 2 * this.#timeoutMs });
+        const line = await this.#options.line(attempt > 1);
+        return await line.readRegisters(read);
       } catch (error) {
         if (!(error instanceof DriverError)) throw error;
-        if (error.code === "modbus-exception" || (attempt > 1 && error.retryable)) return undefined;
+        if (error.code === "modbus-exception") return undefined;
         if (!error.retryable) throw error;
       }
     }
+    this.#triesMax = triesOfTheSilent;
+    return undefined;
   }
 }
 

@@ -39,6 +39,8 @@ export interface SearchResult {
 export interface SearchProgress {
   readonly settings: LineSettings | undefined;
   readonly unit: number;
+  /** It has answered, and is asked what it is. */
+  readonly isRecognising: boolean;
   /** Share of the longest time that is behind it, 0 to 1. */
   readonly share: number;
   readonly found: number;
@@ -103,6 +105,7 @@ class Search {
   #line: ModbusLine | undefined;
   #lineSettings: LineSettings | undefined;
   #spentMs = 0;
+  #share = 0;
 
   constructor(options: SearchOptions) {
     this.#options = options;
@@ -207,10 +210,8 @@ class Search {
   async #lateUnits(settings: LineSettings | undefined): Promise<number[]> {
     const late = [...(this.#line?.counters ?? [])].filter(([unit, { late }]) => late > 0 && !this.#has(unit));
     if (late.length === 0) return [];
-    // A line opened anew waits for nothing that may still be on its way: so all of that has to have come.
     const patientMs = patience * this.#options.timeoutMs;
-    await this.close();
-    await new Promise((resolve) => setTimeout(resolve, patientMs));
+    await this.#freshLineAt(settings);
     const answering: number[] = [];
     for (const [unit] of late) {
       const result = await this.#probe(settings, unit, 3, patientMs);
@@ -222,17 +223,21 @@ class Search {
   async #add(settings: LineSettings | undefined, unit: number): Promise<void> {
     if (this.#has(unit)) return;
     const { profiles, kind, timeoutMs } = this.#options;
-    const line = await this.#lineAt(settings);
     const slowMs = patience * timeoutMs;
+    this.#progress(settings, unit, 0, this.#share, true);
     const first = await this.#probe(settings, unit, 3, slowMs);
     const answer = first.kind === "answer" ? first.text : first.kind;
     const place = this.#found.push({ unit, answer, certainty: "unknown", alternatives: [] }) - 1;
-    const recognition = await recognise(new UnitReader(line, unit, slowMs, kind), profiles, kind);
+    const line = (afterSilence: boolean): Promise<ModbusLine> =>
+      afterSilence ? this.#freshLineAt(settings) : this.#lineAt(settings);
+    const reader = new UnitReader({ unit, timeoutMs: slowMs, kind, line });
+    const recognition = await recognise(reader, profiles, kind);
     const { profile } = recognition;
     let { serialNumber, text } = recognition;
-    if (!profile && text === undefined) text = identityText(await line.identify({ unit, timeoutMs: slowMs }));
+    if (!profile && text === undefined)
+      text = identityText(await (await line(false)).identify({ unit, timeoutMs: slowMs }));
     if (profile && serialNumber === undefined)
-      serialNumber = await new ModbusMeter(line, profile, unit).serialNumber().catch(() => undefined);
+      serialNumber = await new ModbusMeter(await line(false), profile, unit).serialNumber().catch(() => undefined);
     this.#found[place] = {
       ...{ unit, answer, ...recognition },
       ...(serialNumber !== undefined && { serialNumber }),
@@ -272,6 +277,13 @@ class Search {
     return this.#line;
   }
 
+  /** A line opened anew waits for nothing that may still be on its way: so all of that has to have come before. */
+  async #freshLineAt(settings: LineSettings | undefined): Promise<ModbusLine> {
+    await this.close();
+    await new Promise((resolve) => setTimeout(resolve, patience * this.#options.timeoutMs));
+    return this.#lineAt(settings);
+  }
+
   #has(unit: number): boolean {
     return this.#found.some((known) => known.unit === unit);
   }
@@ -281,9 +293,15 @@ class Search {
     if (performance.now() > this.#limitAtMs) throw new Stopped("limit");
   }
 
-  #progress(settings: LineSettings | undefined, unit: number, inStepMs: number, shareOfEnd?: number): void {
-    const share = shareOfEnd ?? (this.#spentMs + inStepMs) / Math.max(1, this.#totalMs);
-    this.#options.onProgress?.({ settings, unit, share: Math.min(1, share), found: this.#found.length });
+  #progress(
+    settings: LineSettings | undefined,
+    unit: number,
+    inStepMs: number,
+    shareOfEnd?: number,
+    isRecognising = false,
+  ): void {
+    this.#share = Math.min(1, shareOfEnd ?? (this.#spentMs + inStepMs) / Math.max(1, this.#totalMs));
+    this.#options.onProgress?.({ settings, unit, isRecognising, share: this.#share, found: this.#found.length });
   }
 
   #remarks(): string[] {

@@ -140,6 +140,22 @@ test("a unit that answers only after the time-out is asked again with more patie
   );
 });
 
+test("a lost answer makes no other make of a meter: what was not heard is asked again", async (t) => {
+  const slave = meterAt("eastron-sdm120", 1);
+  const device = slave.device;
+  let lost = 0;
+  // The code by which it is told from its sisters stands at 0xFC02: that answer is lost once.
+  const forgetful = new SimulatedSlave(device);
+  const reply = forgetful.reply.bind(forgetful);
+  forgetful.reply = (pdu, ...rest) => (pdu[1] === 0xfc && pdu[2] === 2 && lost++ === 0 ? [] : reply(pdu, ...rest));
+  const { found } = await searched(t, { slaves: [forgetful] }, { units: [1] });
+  assert.deepEqual(
+    found.map(({ profile, certainty }) => [profile?.id, certainty]),
+    [["eastron-sdm120", "code"]],
+  );
+  assert.ok(lost >= 2, "it was asked again");
+});
+
 test("two devices of one address are told from an empty one", async (t) => {
   const { found, remarks } = await searched(t, {
     slaves: [meterAt("cg-em340", 1), meterAt("cg-em340", 3), strangerAt(3)],
@@ -212,7 +228,7 @@ test("every meter that we know is taken for itself and for no other", async (t) 
   t.after(() => line.close());
   for (const [place, { id }] of profiles.entries()) {
     const { profile, alternatives } = await recognise(
-      new UnitReader(line, place + 1, 1000, "tcp"),
+      new UnitReader({ unit: place + 1, timeoutMs: 1000, kind: "tcp", line: async () => line }),
       meterProfiles,
       "rtu",
     );
