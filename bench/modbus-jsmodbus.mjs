@@ -14,23 +14,25 @@ const clientOf = (unit) => {
 await new Promise((resolve, reject) => port.open((error) => (error ? reject(error) : resolve())));
 createInterface({ input: process.stdin })
   .on("line", async (text) => {
-    const { polls, units, set } = JSON.parse(text);
+    const { polls, units, set, wordSum } = JSON.parse(text);
     const requests = requestsOf(set);
     const [cpu, fromMs] = [process.cpuUsage(), performance.now()];
-    let [failed, wordSum] = [0, 0];
+    let [failed, wrong] = [0, 0];
     for (let i = 0; i < polls; i++) {
-      wordSum = 0;
+      let sum = 0;
+      const failedBefore = failed;
       for (const { address, count } of requests) {
         try {
           const { response } = await clientOf(units[i % units.length]).readInputRegisters(address, count);
-          for (const word of response.body.valuesAsArray) wordSum += word;
+          for (const word of response.body.valuesAsArray) sum += word;
         } catch {
           failed++;
         }
       }
+      if (failed === failedBefore && sum !== wordSum) wrong++;
     }
     const { user, system } = process.cpuUsage(cpu);
-    const report = { elapsedMs: performance.now() - fromMs, cpuMs: (user + system) / 1000, failed, wordSum };
+    const report = { elapsedMs: performance.now() - fromMs, cpuMs: (user + system) / 1000, failed, wrong };
     process.stdout.write(`${JSON.stringify(report)}\n`);
   })
   .on("close", () => process.exit(0));

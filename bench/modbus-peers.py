@@ -1,6 +1,6 @@
 """Masters of the Modbus benchmark that are not JavaScript: modbus-peers.py libmodbus|pymodbus JSON, as modbus-master.ts takes it.
 
-Orders carry the requests themselves: {"polls", "units", "requests": [[address, count], …]}. libmodbus is Debian's libmodbus5 through
+Orders carry the requests themselves: {"polls", "units", "requests": [[address, count], …], "wordSum"}. libmodbus is Debian's libmodbus5 through
 ctypes, pymodbus Debian's python3-pymodbus over python3-serial; each with its own time-outs and silences as it comes.
 """
 import ctypes
@@ -59,20 +59,22 @@ def main():
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        failed = word_sum = 0
+        failed = wrong = 0
         cpu, start = time.process_time(), time.monotonic()
         for poll in range(order["polls"]):
-            unit, word_sum = order["units"][poll % len(order["units"])], 0
+            unit, word_sum, failed_before = order["units"][poll % len(order["units"])], 0, failed
             for address, count in order["requests"]:
                 try:
                     word_sum += read(unit, address, count)
                 except Exception:
                     failed += 1
+            if failed == failed_before and word_sum != order["wordSum"]:
+                wrong += 1
         report = {
             "elapsedMs": (time.monotonic() - start) * 1000,
             "cpuMs": (time.process_time() - cpu) * 1000,
             "failed": failed,
-            "wordSum": word_sum,
+            "wrong": wrong,
         }
         print(json.dumps(report), flush=True)
 

@@ -156,9 +156,12 @@ export class RtuParser {
   /** Takes bytes; gives the frames that they complete (copies, oldest first). */
   push(bytes: Uint8Array): Uint8Array[] {
     const frames: Uint8Array[] = [];
-    for (const byte of bytes) {
-      // Whatever is held is a head of at most 256 bytes, so the buffer of 512 never overflows.
-      this.#buffer[this.#used++] = byte;
+    for (let taken = 0; taken < bytes.length; ) {
+      // Whatever is held is a head of at most 256 bytes, so there is room for at least as many in the buffer of 512.
+      const piece = bytes.subarray(taken, taken + this.#buffer.length - this.#used);
+      this.#buffer.set(piece, this.#used);
+      this.#used += piece.length;
+      taken += piece.length;
       this.#extract(frames);
     }
     return frames;
