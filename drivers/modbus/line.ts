@@ -19,6 +19,7 @@ import {
   libraryError,
   type ReadingRequest,
   type RegisterRead,
+  unprovenError,
 } from "./register-read.ts";
 import { encodeReadRequest, replyLengthOf } from "./rtu-frame.ts";
 
@@ -57,6 +58,8 @@ export interface ModbusLineOptions {
 /** More waiting reads than this are refused: a queue that only grows hides a dead line. */
 const waitingReadsMax = 256;
 
+/** Reads in another length by which the line is proven to be clean before a read is given up. */
+const probesMax = 3;
 /** A timer that fires so much too late was held up. */
 const stallMs = 10;
 
@@ -171,9 +174,14 @@ export class ModbusLine {
 
   async #read(read: RegisterRead): Promise<Uint16Array> {
     await this.#ensureOpen();
-    const probeCount = this.#protocol.probeCount(encodeReadRequest(read), read.countStep ?? 1, this.nowMs());
-    if (probeCount !== undefined)
-      await this.#probe({ ...read, ...read.probe, count: probeCount }, read.probe !== undefined);
+    const request = encodeReadRequest(read);
+    for (let probes = 0; ; probes++) {
+      // A probe that was answered by what may be an earlier answer has proven nothing.
+      const count = this.#protocol.probeCount(request, read.countStep ?? 1, this.nowMs());
+      if (count === undefined) break;
+      if (probes >= probesMax) throw unprovenError(this.description, read);
+      await this.#probe({ ...read, ...read.probe, count }, read.probe !== undefined);
+    }
     return this.#readNow(read);
   }
 
@@ -192,12 +200,7 @@ export class ModbusLine {
     } catch (error) {
       // A meter that refuses what all of its kind have is another model; one that was asked just anywhere may well refuse.
       if (!(error instanceof DriverError) || error.code !== "modbus-exception" || isKnownPlace) throw error;
-      throw new DriverError(
-        "timeout",
-        `${describeRequest(this.description, read)}: an answer to an earlier request may still be on its way, and the unit answers a read ` +
-          `of another length with an exception; nothing is read until 10 s have passed (${error.message})`,
-        { cause: error },
-      );
+      throw unprovenError(this.description, read, error);
     }
   }
 

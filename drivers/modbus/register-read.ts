@@ -86,6 +86,17 @@ export function exchangeError(
   );
 }
 
+/** The error for a read that is not sent, since its answer could not be told from one to an earlier request. */
+export function unprovenError(where: string, read: RegisterRead, cause?: DriverError): DriverError {
+  const why = cause === undefined ? "was answered with bytes that had come before" : `was refused (${cause.message})`;
+  return new DriverError(
+    "timeout",
+    `${describeRequest(where, read)}: an answer to an earlier request may still be on its way, and a read of another length ` +
+      `${why}; nothing is read until 10 s have passed.`,
+    { cause },
+  );
+}
+
 /** The error for a line on which bytes come without end, so that nothing can be asked. */
 export function neverQuietError(where: string): DriverError {
   return new DriverError(

@@ -3,7 +3,8 @@
   pymodbus-slave.py socket|rtu PORT UNIT REGISTERS
 
 socket: Modbus TCP on 127.0.0.1:PORT. rtu: the frames of a serial line on that port, for socat to put on a pty.
-REGISTERS: JSON {"address": float, …}; each float becomes two input registers, float32, high word first.
+REGISTERS: JSON {"address": float, …}; each float becomes two input registers, float32, high word first. Or a list of words:
+the input and the holding registers from address 0 on, whatever lies behind them is refused.
 Prints "listening" when connections are taken.
 """
 import asyncio
@@ -33,6 +34,9 @@ except ImportError:  # before 3.7
 
 
 def context(unit, floats):
+    if isinstance(floats, list):
+        block = ModbusSequentialDataBlock(1, floats)
+        return ModbusServerContext(slaves={unit: ModbusSlaveContext(ir=block, hr=block)}, single=False)
     words = [0] * 0x180
     for address, value in floats.items():
         words[int(address) : int(address) + 2] = struct.unpack(">HH", struct.pack(">f", value))
