@@ -52,6 +52,8 @@ export interface PolledMeter {
   readonly modbus: ModbusMeter;
   /** What is wanted of it, less what it turned out not to have. */
   codes: readonly number[];
+  /** It was read once: `codes` are what it has. */
+  isKnown: boolean;
   readonly buffer: SampleBuffer;
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
@@ -109,6 +111,7 @@ export function polledMeter(
     configuration,
     modbus: new ModbusMeter(line, profile, configuration.unit),
     codes: configuration.codes ?? profile.defaultCodes,
+    isKnown: false,
     buffer: new SampleBuffer(configuration.intervalS),
     sealing: new Rest(),
     rest: new UnitRest(),
@@ -198,7 +201,10 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
   if (vain) rest.vain(clock.monotonicMs());
   else if (reading.status !== statuses.timeout) rest.answered();
   turn.isSuspect = rest.isSuspect;
-  if (reading.status === statuses.good && isFullSlot(configuration, due.timeS)) meter.codes = reading.codes;
+  if (reading.status === statuses.good && (!meter.isKnown || isFullSlot(configuration, due.timeS))) {
+    meter.codes = reading.codes;
+    meter.isKnown = true;
+  }
   meter.lastReading = reading;
   return reading;
 }
@@ -213,9 +219,12 @@ function isFullSlot({ intervalS, energyIntervalS = intervalS }: MeterConfigurati
   return timeS % energyIntervalS === 0;
 }
 
-/** What to read in the slot that ends then; undefined: whatever the profile says and the meter has. */
-function codesAt({ configuration, codes }: PolledMeter, timeS: number): readonly number[] | undefined {
-  if (isFullSlot(configuration, timeS)) return configuration.codes;
+/**
+ * What to read in the slot that ends then; undefined: whatever the profile says and the meter has. All of it until it is known
+ * what the meter has.
+ */
+function codesAt({ configuration, codes, isKnown }: PolledMeter, timeS: number): readonly number[] | undefined {
+  if (!isKnown || isFullSlot(configuration, timeS)) return configuration.codes;
   return codes.filter((code) => quantityOfCode(code)?.cumulative !== true);
 }
 
