@@ -95,7 +95,9 @@ function writtenText({ file, added, left }: Written): string {
   const { lines, meters, corrections } = added;
   const rows = [
     ...lines.map(({ name, place }) => `  line ${name}: ${placeText(place)}\n`),
-    ...corrections.map(({ name, settings }) => `  line ${name}: now ${framingText(settings)}\n`),
+    ...corrections.map(
+      ({ name, before, settings }) => `  line ${name}: now ${framingText(settings)}, before ${before}\n`,
+    ),
     ...meters.map(({ name, line, unit, profile }) => `  meter ${name}: unit ${unit} on ${line}, ${profile}\n`),
   ];
   const rest = left.map((text) => `  left alone: ${text}\n`).join("");

@@ -3,7 +3,7 @@ import { realpathSync, statSync } from "node:fs";
 import { isMap, isScalar, isSeq, type Node, parseDocument, type YAMLMap } from "yaml";
 import type { LineConfiguration, MeterConfiguration } from "../agent/configuration.ts";
 import type { SearchResult } from "../drivers/modbus/meter-search.ts";
-import { framingText, type LineSettings } from "../drivers/modbus/meter-search-plan.ts";
+import type { LineSettings } from "../drivers/modbus/meter-search-plan.ts";
 import { describeFraming } from "../drivers/serial/serial-settings.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import { CommandError, exit } from "./command.ts";
@@ -41,7 +41,7 @@ interface Additions {
   readonly lines: readonly NewLine[];
   readonly meters: readonly NewMeter[];
   /** Lines that stand at another setting than the one at which their meters answer. */
-  readonly corrections: readonly { readonly name: string; readonly settings: LineSettings }[];
+  readonly corrections: readonly { readonly name: string; readonly before: string; readonly settings: LineSettings }[];
   /** What was found and is not added, with the reason. */
   readonly left: readonly string[];
 }
@@ -54,7 +54,7 @@ export interface Written {
 
 /** The lines to paste into a hub.yaml that has none of it. */
 export function findingsText(lines: readonly ScannedLine[]): string {
-  const { lines: newLines, meters, left } = additionsOf({ lines: [], meters: [] }, lines, false);
+  const { lines: newLines, meters, left } = additionsOf({ lines: [], meters: [] }, lines);
   if (meters.length === 0) return left.map((text) => `# ${text}\n`).join("");
   return `lines:\n${newLines.map((line) => lineYaml(line, "  ")).join("")}meters:\n${meters
     .map((meter) => meterYaml(meter, "  ", false))
@@ -63,12 +63,12 @@ export function findingsText(lines: readonly ScannedLine[]): string {
 
 /**
  * Adds what was found to hub.yaml; the new text is checked before a byte is written.
- * @param correct also gives a line that is there the speed and parity at which its meters answer
+ * All of a line's meters speak at one setting: where they answered at another one than hub.yaml has, that is put right.
  * @throws CommandError where the file is missing or wrong, or cannot take the additions
  */
-export function writeFindings(file: string, scanned: readonly ScannedLine[], correct: boolean): Written {
+export function writeFindings(file: string, scanned: readonly ScannedLine[]): Written {
   const { configuration } = readHubFile(file);
-  const additions = additionsOf(configuration, scanned, correct);
+  const additions = additionsOf(configuration, scanned);
   const { lines, meters, corrections, left } = additions;
   if (lines.length + meters.length + corrections.length > 0) {
     const before = readInput(file, "a hub's configuration", "ecp init").toString("utf8");
@@ -81,10 +81,10 @@ export function writeFindings(file: string, scanned: readonly ScannedLine[], cor
 
 type Known = { readonly lines: readonly LineConfiguration[]; readonly meters: readonly MeterConfiguration[] };
 
-function additionsOf(known: Known, scanned: readonly ScannedLine[], correct: boolean): Additions {
+function additionsOf(known: Known, scanned: readonly ScannedLine[]): Additions {
   const lines: NewLine[] = [];
   const meters: NewMeter[] = [];
-  const corrections: { name: string; settings: LineSettings }[] = [];
+  const corrections: Additions["corrections"][number][] = [];
   const left: string[] = [];
   const names = new Set(known.meters.map(({ name }) => name));
   let index = Math.max(-1, ...known.meters.map((meter) => meter.index));
@@ -96,14 +96,7 @@ function additionsOf(known: Known, scanned: readonly ScannedLine[], correct: boo
     const present = known.lines.find((line) => isAt(line, place));
     const lineName = present?.name ?? newLineName(known.lines, lines);
     if (present?.serial && result.settings && !hasSettings(present.serial, result.settings)) {
-      if (correct) corrections.push({ name: lineName, settings: result.settings });
-      else {
-        left.push(
-          `line ${lineName} is set to ${describeFraming(present.serial)}, and its meters answer at ` +
-            `${framingText(result.settings)}: correct it, or scan with --write --correct`,
-        );
-        continue;
-      }
+      corrections.push({ name: lineName, before: describeFraming(present.serial), settings: result.settings });
     }
     if (!present) lines.push({ name: lineName, place, settings: result.settings });
     for (const { unit, profile } of recognised) {
@@ -119,6 +112,9 @@ function additionsOf(known: Known, scanned: readonly ScannedLine[], correct: boo
       names.add(name);
       meters.push({ name, index, line: lineName, unit, profile: id });
     }
+    for (const meter of known.meters)
+      if (meter.line === lineName && result.end === "ended" && !result.found.some(({ unit }) => unit === meter.unit))
+        left.push(`${meter.name} (unit ${meter.unit} on ${lineName}) did not answer: take it out if it is not there`);
   }
   return { lines, meters, corrections, left };
 }

@@ -29,15 +29,15 @@ const knownBauds = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
 export const hubScan: Command = {
   summary: "find the meters on a port: speed, unit, make; and the lines for hub.yaml",
   usage: `Usage: ecp scan [--serial PATH … | --all | --tcp HOST:PORT … [--framing tcp|rtu]] [--units 1-247] [--bauds 9600,19200,…]
-                [--parities none,even,odd] [--timeout MS] [--write [--correct] [--config hub.yaml]] [--json]
+                [--parities none,even,odd] [--timeout MS] [--write [--config hub.yaml]] [--json]
 
 Asks for two registers, unit after unit, and only ever reads. Quickest first: the factory settings of the known makes, then units 1
 to 10 at every speed and parity, then the others; a line that answers is searched to the end at that setting. --all (the default
 without --serial and --tcp) takes every serial port of this machine; ports are searched side by side. How long it takes at
 most is said before it begins. Ctrl-C ends it, and shows what was found.
 --timeout  how long an answer is waited for: ${serialTimeoutMs} ms on a serial line, ${tcpTimeoutMs} ms on TCP
---write    adds the lines and meters found to hub.yaml; what stands there is left as it is, comments too
---correct  with --write: gives a line of hub.yaml the speed and parity at which its meters answer
+--write    adds the lines and meters found to hub.yaml, and gives a line there the speed and parity at which its meters
+           answered; all else is left as it is, comments too
 
 A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 where no meter was found, 69 where no port could be used.`,
 
@@ -57,7 +57,6 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
         timeout: { type: "string" },
         framing: { type: "string", default: "tcp" },
         write: { type: "boolean", default: false },
-        correct: { type: "boolean", default: false },
       },
       [],
     );
@@ -65,7 +64,6 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
     const settings = settingsOf(values.bauds, values.parities);
     const timeoutMs = values.timeout === undefined ? undefined : integer("timeout", values.timeout, 20, 10_000);
     if (values.all && values.serial !== undefined) throw usageError(name, "--all and --serial together");
-    if (values.correct && !values.write) throw usageError(name, "--correct without --write");
     const { framing } = values;
     if (framing !== "tcp" && framing !== "rtu") throw usageError(name, `--framing ${framing}; tcp or rtu was expected`);
     if (framing === "rtu" && values.tcp === undefined) throw usageError(name, "--framing without --tcp");
@@ -98,7 +96,7 @@ interface Target {
 
 async function scan(
   targets: readonly Target[],
-  flags: { json: boolean; write: boolean; correct: boolean; config: string },
+  flags: { json: boolean; write: boolean; config: string },
 ): Promise<number> {
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort();
@@ -125,7 +123,7 @@ async function scan(
   progress.close();
   process.off("SIGINT", interrupt);
   process.off("SIGTERM", interrupt);
-  const changes = flags.write ? writeFindings(flags.config, lines, flags.correct) : undefined;
+  const changes = flags.write ? writeFindings(flags.config, lines) : undefined;
   if (flags.json)
     process.stdout.write(`${JSON.stringify({ ...resultJson(lines), ...(changes && { written: changes.added }) })}\n`);
   else process.stdout.write(resultText(lines, changes));
