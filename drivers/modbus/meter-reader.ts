@@ -16,7 +16,7 @@ import {
   registersOf,
   type TextPlace,
 } from "./profile.ts";
-import { numberOfRaw, rawOfWords, textOfWords, valueOfWords } from "./register-value.ts";
+import { nameOfCode, numberOfRaw, rawOfWords, textOfWords, valueOfWords } from "./register-value.ts";
 import { readSpans, type SpanReading, type SpanReadOptions } from "./span-reader.ts";
 
 export interface MeterReading {
@@ -241,8 +241,8 @@ function statusOfException(exceptionCode: number): number {
 function registerOf(profile: MeterProfile, code: number): ProfileRegister {
   const register = profile.registers.find((candidate) => candidate.code === code);
   if (register === undefined) {
-    const known = profile.registers.map((candidate) => candidate.code).join(", ");
-    throw new RangeError(`profile ${profile.id} has no register for code ${code}; it has ${known}`);
+    const known = profile.registers.map((candidate) => nameOfCode(candidate.code)).join(", ");
+    throw new RangeError(`profile ${profile.id} has no register for ${nameOfCode(code)}; it has ${known}`);
   }
   return register;
 }

@@ -102,9 +102,9 @@ export async function recognise(
   return { certainty: "plausible", profile, model: profile.models[0] ?? profile.id, alternatives };
 }
 
-/** The model that the checks name, or the profile's title; undefined where one of them fails. */
+/** The model that the first check with names gives, or the profile's title; undefined where one of them fails. */
 async function matchOf(reader: UnitReader, profile: MeterProfile): Promise<string | undefined> {
-  let model = profile.models[0] ?? profile.id;
+  let model: string | undefined;
   for (const check of profile.recognition) {
     const words = await readPlace(reader, check, profile.countStep);
     if (words === undefined) return undefined;
@@ -112,17 +112,17 @@ async function matchOf(reader: UnitReader, profile: MeterProfile): Promise<strin
       const text = textOf(words, check.type);
       const found = check.startsWith.find((candidate) => text.startsWith(candidate.text));
       if (found === undefined) return undefined;
-      model = found.model;
+      model ??= found.model;
       continue;
     }
     const value = numberOf(words, check);
     if ("equals" in check) {
       const found = check.equals.find((candidate) => candidate.raw === value);
       if (found === undefined) return undefined;
-      model = found.model;
+      model ??= found.model;
     } else if (!(value >= check.between[0] && value <= check.between[1])) return undefined;
   }
-  return model;
+  return model ?? profile.models[0] ?? profile.id;
 }
 
 /** The registers of a place; where counts must be even, those around it are read as well. */

@@ -5,6 +5,7 @@ import abbB23 from "./profiles/abb-b23.json" with { type: "json" };
 import cgEm24E1 from "./profiles/cg-em24-e1.json" with { type: "json" };
 import cgEm24Rs485 from "./profiles/cg-em24-rs485.json" with { type: "json" };
 import cgEm340 from "./profiles/cg-em340.json" with { type: "json" };
+import cgEm340Easy from "./profiles/cg-em340-easy.json" with { type: "json" };
 import eastronSdm72 from "./profiles/eastron-sdm72.json" with { type: "json" };
 import eastronSdm72v2 from "./profiles/eastron-sdm72v2.json" with { type: "json" };
 import eastronSdm120 from "./profiles/eastron-sdm120.json" with { type: "json" };
@@ -26,6 +27,7 @@ const files = [
   eastronSdm630,
   eastronSdm72v2,
   eastronSdm72,
+  cgEm340Easy,
   cgEm340,
   cgEm24Rs485,
   cgEm24E1,

@@ -14,7 +14,7 @@ export interface ValueProblem {
   readonly status: number;
   /** The meter says by a mark that it has no such value. */
   readonly isAbsent: boolean;
-  /** `code 2 is out of range: 3.4e+38`. */
+  /** `active-energy-import is out of range: 3.4e+38`. */
   readonly problem: string;
 }
 
@@ -63,7 +63,7 @@ export function valueOfWords(register: ProfileRegister, words: Uint16Array): num
 export function integerOfFloat(register: ProfileRegister, value: number): number | ValueProblem {
   if (Number.isNaN(value)) return absent(register, "NaN");
   if (!Number.isFinite(value)) {
-    const problem = `expected a number for code ${register.code}, got ${value}`;
+    const problem = `expected a number for ${nameOfCode(register.code)}, got ${value}`;
     return { status: statuses.readError, isAbsent: false, problem };
   }
   const scaled = value * register.unitsPerValue;
@@ -83,15 +83,20 @@ function bounded(register: ProfileRegister, rounded: number, shown: string): num
   const [min, max] = limitsOfUnit[quantityOfCode(code)?.unit ?? ""] ?? [-Infinity, Infinity];
   const isWild = !Number.isSafeInteger(rounded) || rounded < min || rounded > max;
   if (isWild || (sign === "unsigned" && rounded < 0))
-    return { status: statuses.outOfRange, isAbsent: false, problem: `code ${code} is out of range: ${shown}` };
+    return { status: statuses.outOfRange, isAbsent: false, problem: `${nameOfCode(code)} is out of range: ${shown}` };
   // "+ 0" turns −0, which deterministic CBOR would write as a float, into 0.
   if (sign === "positive part") return Math.max(0, rounded) + 0;
   if (sign === "negative part") return Math.max(0, -rounded) + 0;
   return rounded + 0;
 }
 
+/** The name of a quantity, as the configuration has it. */
+export function nameOfCode(code: number): string {
+  return quantityOfCode(code)?.name ?? `code ${code}`;
+}
+
 function absent(register: ProfileRegister, mark: string): ValueProblem {
-  const problem = `expected a number for code ${register.code}, got ${mark}, which says "not available"`;
+  const problem = `expected a number for ${nameOfCode(register.code)}, got ${mark}, which says "not available"`;
   return { status: statuses.readError, isAbsent: true, problem };
 }
 

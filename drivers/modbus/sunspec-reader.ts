@@ -9,7 +9,7 @@ import type { ModbusLine } from "./line.ts";
 import { type MeterReading, statusOfError } from "./meter-reader.ts";
 import { readPatiently } from "./patient-read.ts";
 import { type MeterProfile, registersOf } from "./profile.ts";
-import { textOfWords, type ValueProblem, valueOfWords } from "./register-value.ts";
+import { nameOfCode, textOfWords, type ValueProblem, valueOfWords } from "./register-value.ts";
 import { derPortPoints, derPorts, notImplemented, type SunspecPoint, sunspecModels } from "./sunspec-models.ts";
 
 const functionCode = 3 as const;
@@ -68,13 +68,13 @@ export class SunspecReader {
   async read(options: { codes?: readonly number[]; deadlineMs?: number } = {}): Promise<MeterReading> {
     const codes = options.codes ?? this.#profile.defaultCodes;
     const unknown = codes.find((code) => !this.#profile.codes.includes(code));
-    if (unknown !== undefined) throw new RangeError(`profile ${this.#profile.id} cannot give code ${unknown}`);
+    if (unknown !== undefined) throw new RangeError(`profile ${this.#profile.id} cannot give ${nameOfCode(unknown)}`);
     const startBeforeMs = this.#line.nowMs() + (options.deadlineMs ?? 5000);
     try {
       const values = await this.#values(codes, startBeforeMs);
       const missing = codes.find((code) => !values.has(code));
       if (missing !== undefined && options.codes !== undefined)
-        throw new Unreadable(statuses.notFound, `${this.#where}: no model of the device gives code ${missing}.`);
+        throw new Unreadable(statuses.notFound, `${this.#where}: no model of the device gives ${nameOfCode(missing)}.`);
       if (values.size === 0)
         throw new Unreadable(
           statuses.incompatible,

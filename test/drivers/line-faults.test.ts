@@ -41,7 +41,7 @@ const faults: readonly [SlaveFault, status: number, detail: RegExp][] = [
   [{ kind: "exception", code: 2 }, 7, /exception 2 \(illegal data address\).*profile/],
   [{ kind: "exception", code: 1 }, 7, /exception 1 \(illegal function\)/],
   [{ kind: "exception", code: 4 }, 11, /exception 4 \(device failure\)/],
-  [{ kind: "not a number", address: 0x48 }, 11, /expected a number for code 2, got NaN/],
+  [{ kind: "not a number", address: 0x48 }, 11, /expected a number for active-energy-import, got NaN/],
 ];
 for (const [fault, status, detail] of faults) {
   test(`${JSON.stringify(fault)}: a reading of zeros with status ${status}, and the next one is right`, async (t) => {

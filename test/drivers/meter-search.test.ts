@@ -22,11 +22,11 @@ const host = "127.0.0.1";
 const timeoutMs = 120;
 const strictly = { parity: "even", stopBits: 1 } as const;
 
-function meterAt(id: string, unit: number): SimulatedSlave {
+function meterAt(id: string, unit: number, modes: Readonly<Record<string, number>> = {}): SimulatedSlave {
   const profile = findMeterProfile(id);
   assert.ok(profile, id);
   return new SimulatedSlave(
-    meterDevice(profile, { unit, household, now: () => nowMs, serialNumber: 21_000_000 + unit }),
+    meterDevice(profile, { unit, household, now: () => nowMs, serialNumber: 21_000_000 + unit, modes }),
   );
 }
 
@@ -109,6 +109,23 @@ test("three makes on one line at an unknown speed and parity are found, with the
   assert.equal(found[0]?.serialNumber, "21000002");
   assert.deepEqual(remarks, []);
   assert.ok(shares.every((share) => share >= 0 && share <= 1));
+});
+
+test("an EM340 that hides export is proposed with the profile for it, one that tells both directions with the other", async (t) => {
+  const slaves = [
+    meterAt("cg-em340", 1),
+    meterAt("cg-em340", 2, { "measurement mode": 0 }),
+    meterAt("cg-em340-easy", 3),
+  ];
+  const { found } = await searched(t, { slaves });
+  assert.deepEqual(
+    found.map(({ unit, profile, model, certainty }) => [unit, profile?.id, model, certainty]),
+    [
+      [1, "cg-em340", "EM340", "code"],
+      [2, "cg-em340-easy", "EM340", "code"],
+      [3, "cg-em340-easy", "EM340", "code"],
+    ],
+  );
 });
 
 test("a make that no profile fits is unknown and answers, if only with an exception", async (t) => {

@@ -178,6 +178,28 @@ test("easy connection hides export: those codes are left out, with what to do, u
   assert.deepEqual(await meter.read(), whole);
 });
 
+test("the profile for easy connection reads import there, and nothing that another mode would make wrong", async (t) => {
+  const easy = findMeterProfile("cg-em340-easy")!;
+  const { meter, image, pass } = await startMeter(t, easy);
+  const mode = easy.modes[0]!;
+  const whole = await meter.read();
+  assert.deepEqual([whole.codes, whole.detail], [easy.defaultCodes, undefined]);
+  assert.deepEqual((await meter.read({ codes: [1, 2] })).status, 0);
+  assert.ok(
+    [3, 4, 12, 29].every((code) => !easy.codes.includes(code)),
+    "nothing is said of export",
+  );
+  image.setValue(mode, 1);
+  pass(quarterHourMs);
+  const reading = await meter.read();
+  assert.deepEqual(
+    reading.codes,
+    easy.defaultCodes.filter((code) => code !== 1 && code !== 2),
+  );
+  assert.match(reading.detail ?? "", /measurement mode is 1 \(B, bidirectional.*profile cg-em340,/);
+  assert.equal((await meter.read({ codes: [2] })).status, 7);
+});
+
 test("settings are read again when the line was opened anew: another meter may hang there", async (t) => {
   const { meter, image } = await startMeter(t, em340);
   await meter.read();

@@ -44,39 +44,42 @@ for (const profile of tables) {
   });
 }
 
-test("sixteen meters on sixteen lines: ecp read --json gives the expected integers", async (t) => {
-  const folder = await temporaryFolder(t);
-  const lines: string[] = [];
-  const meters: string[] = [];
-  assert.ok(tables.length >= 16);
-  const read = tables.slice(0, 16);
-  for (const profile of read) {
-    const [ordinary] = imageCases(profile.id);
-    const { server } = await serveImages(t, profile, [imageOf(profile, ordinary!)]);
-    lines.push(`  - { name: ${profile.id}, tcp: { host: 127.0.0.1, port: ${server.port} } }`);
-    meters.push(`  - { name: ${profile.id}, line: ${profile.id}, unit: 1, profile: ${profile.id} }`);
-  }
-  const file = path.join(folder, "hub.yaml");
-  writeFileSync(file, ["wallet: { folder: w }", "lines:", ...lines, "meters:", ...meters, ""].join("\n"));
-  const program = path.join(import.meta.dirname, "../../cli/ecp.ts");
-  const child = spawn(process.execPath, [program, "read", "--config", file, "--json"], {
-    stdio: ["ignore", "pipe", "pipe"],
+/** A hub has up to 16 lines. */
+const hubs = [tables.slice(0, 9), tables.slice(9)];
+
+for (const [n, some] of hubs.entries())
+  test(`hub ${n + 1}, every meter on a line of its own: ecp read --json gives the expected integers`, async (t) => {
+    const folder = await temporaryFolder(t);
+    const lines: string[] = [];
+    const meters: string[] = [];
+    assert.ok(tables.length >= 17);
+    for (const profile of some) {
+      const [ordinary] = imageCases(profile.id);
+      const { server } = await serveImages(t, profile, [imageOf(profile, ordinary!)]);
+      lines.push(`  - { name: ${profile.id}, tcp: { host: 127.0.0.1, port: ${server.port} } }`);
+      meters.push(`  - { name: ${profile.id}, line: ${profile.id}, unit: 1, profile: ${profile.id} }`);
+    }
+    const file = path.join(folder, "hub.yaml");
+    writeFileSync(file, ["wallet: { folder: w }", "lines:", ...lines, "meters:", ...meters, ""].join("\n"));
+    const program = path.join(import.meta.dirname, "../../cli/ecp.ts");
+    const child = spawn(process.execPath, [program, "read", "--config", file, "--json"], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    const [out, error, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, "close")]);
+    assert.equal(code, 0, error);
+    const readings = out
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { meter: string; status: string; values: Record<string, { value: number }> });
+    assert.deepEqual(
+      readings.map(({ meter, status }) => [meter, status]),
+      some.map(({ id }) => [id, "G"]),
+    );
+    for (const { meter, values } of readings) {
+      const profile = findMeterProfile(meter)!;
+      const expected = imageCases(meter)[0]!.values!;
+      const got = Object.fromEntries(Object.entries(values).map(([name, { value }]) => [name, value]));
+      const names = profile.defaultCodes.map(nameOf);
+      assert.deepEqual(got, Object.fromEntries(names.map((name) => [name, expected[name]])), meter);
+    }
   });
-  const [out, error, [code]] = await Promise.all([text(child.stdout), text(child.stderr), once(child, "close")]);
-  assert.equal(code, 0, error);
-  const readings = out
-    .trim()
-    .split("\n")
-    .map((line) => JSON.parse(line) as { meter: string; status: string; values: Record<string, { value: number }> });
-  assert.deepEqual(
-    readings.map(({ meter, status }) => [meter, status]),
-    read.map(({ id }) => [id, "G"]),
-  );
-  for (const { meter, values } of readings) {
-    const profile = findMeterProfile(meter)!;
-    const expected = imageCases(meter)[0]!.values!;
-    const got = Object.fromEntries(Object.entries(values).map(([name, { value }]) => [name, value]));
-    const names = profile.defaultCodes.map(nameOf);
-    assert.deepEqual(got, Object.fromEntries(names.map((name) => [name, expected[name]])), meter);
-  }
-});
