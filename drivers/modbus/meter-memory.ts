@@ -37,6 +37,8 @@ export class MeterMemory {
     this.#learnedAtMs = nowMs;
     this.#openings = openings;
     this.#missing.clear();
+    this.#refused = [];
+    this.#registersMax = this.#profile.maxRegistersPerRequest;
     this.#spoilt = undefined;
     return true;
   }

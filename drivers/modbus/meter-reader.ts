@@ -17,7 +17,7 @@ import {
   type TextPlace,
 } from "./profile.ts";
 import { nameOfCode, numberOfRaw, rawOfWords, textOfWords, valueOfWords } from "./register-value.ts";
-import { readSpans, type SpanReading, type SpanReadOptions } from "./span-reader.ts";
+import { mayPass, readSpans, type SpanReading, type SpanReadOptions } from "./span-reader.ts";
 
 export interface MeterReading {
   /** Quantity codes in the order asked for; without those that nobody asked for by name and this meter does not have. */
@@ -103,7 +103,10 @@ function spanOptions(line: ModbusLine, options: MeterReadOptions, memory: MeterM
 async function readModes(line: ModbusLine, profile: MeterProfile, request: SpanReadOptions): Promise<SpoiltCode[]> {
   const spoilt: SpoiltCode[] = [];
   for (const mode of profile.modes) {
-    const words = (await readSpans(line, [spanOf(mode)], request)).words(spanOf(mode));
+    const reading = await readSpans(line, [spanOf(mode)], request);
+    const refusal = reading.refusal(spanOf(mode));
+    if (refusal !== undefined && mayPass(refusal)) throw refusal;
+    const words = reading.words(spanOf(mode));
     const raw = words === undefined ? undefined : Number(rawOfWords(mode, words));
     if (raw === undefined || mode.accepted.includes(raw)) continue;
     const detail = modeDetail(mode, raw);
@@ -149,7 +152,12 @@ function valuesOf(
     const span = spanOf(register);
     const words = reading.words(span);
     if (words === undefined) {
-      const { message } = reading.refusal(span) as DriverError;
+      const refusal = reading.refusal(span) as DriverError;
+      if (mayPass(refusal)) {
+        if (isNamed || !register.isOptional) throw refusal;
+        continue;
+      }
+      const { message } = refusal;
       if (!isNamed && !register.isOptional) throw new Unreadable(statuses.incompatible, message);
       memory.addMissing(span, message);
       if (isNamed) throw new Unreadable(statuses.notFound, message);

@@ -33,6 +33,11 @@ const illegalValue = 3;
 /** Device failure: some makes answer so for registers that they do not have. It may pass. */
 const deviceFailure = 4;
 
+/** A refusal that is not to be remembered, and says nothing of whether the meter has the register. */
+export function mayPass(refusal: DriverError): boolean {
+  return refusal.exceptionCode === deviceFailure;
+}
+
 /** @throws DriverError for everything but a refusal: then nothing of this reading can be used */
 export async function readSpans(
   line: ModbusLine,
@@ -56,23 +61,27 @@ export async function readSpans(
     }
   };
 
-  const readBlock = async (block: RegisterBlock, inside: readonly RegisterSpan[]): Promise<void> => {
+  const readBlock = async (
+    block: RegisterBlock,
+    inside: readonly RegisterSpan[],
+    refusedBefore = false,
+  ): Promise<void> => {
     const { timeoutMs, startBeforeMs } = options;
     try {
       const request = { ...block, unit, gapMs, timeoutMs, slowestAnswerMs, countStep, probe, startBeforeMs };
       read.push({ block, data: await readPatiently(line, request) });
     } catch (error) {
       if (!isRefusal(error)) throw error;
-      await split(block, inside, error);
+      // What one value is refused with is believed for long, so one exception in passing must not do: it is asked for again.
+      if (inside.length === 1 && !refusedBefore) await readBlock(block, inside, true);
+      else await split(block, inside, error);
     }
   };
 
   const split = async (block: RegisterBlock, inside: readonly RegisterSpan[], error: DriverError): Promise<void> => {
     const [span] = inside;
     if (inside.length === 1 && span !== undefined) {
-      // What may pass is not remembered, and spoils this reading alone.
-      if (error.exceptionCode === deviceFailure) throw error;
-      memory.addRefused(block);
+      if (!mayPass(error)) memory.addRefused(block);
       refused.push({ span, error });
       return;
     }
@@ -101,7 +110,8 @@ export async function readSpans(
   };
 }
 
-function isRefusal(error: unknown): error is DriverError {
+/** Whether a unit says by this error that it does not have what was asked for. */
+export function isRefusal(error: unknown): error is DriverError {
   const code = error instanceof DriverError ? error.exceptionCode : undefined;
   return code === illegalAddress || code === illegalValue || code === deviceFailure;
 }

@@ -10,6 +10,7 @@ import { type MeterReading, statusOfError } from "./meter-reader.ts";
 import { readPatiently } from "./patient-read.ts";
 import { type MeterProfile, registersOf } from "./profile.ts";
 import { nameOfCode, textOfWords, type ValueProblem, valueOfWords } from "./register-value.ts";
+import { isRefusal, mayPass } from "./span-reader.ts";
 import { derPortPoints, derPorts, notImplemented, type SunspecPoint, sunspecModels } from "./sunspec-models.ts";
 
 const functionCode = 3 as const;
@@ -26,6 +27,8 @@ const serialRegisters = 16;
 /** Powers of ten that the specification allows. */
 const scaleMax = 10;
 const scaleNotImplemented = 0x8000;
+/** A chain that ended with a refusal and not with its end mark is believed for so long. */
+const cutChainBelievedMs = 15 * 60_000;
 
 interface FoundModel {
   readonly id: number;
@@ -52,6 +55,8 @@ export class SunspecReader {
   readonly #unit: number;
   #models: readonly FoundModel[] | undefined;
   #openings = 0;
+  /** Of the line's nowMs(): the models are looked for again after it. */
+  #believedUntilMs = Number.POSITIVE_INFINITY;
   /** Where "SunS" was found: model 1 after it has 66 registers, which is enough to prove a line clean by. */
   #base: number | undefined;
 
@@ -119,9 +124,11 @@ export class SunspecReader {
 
   /** The device's models, found anew after the line was opened anew. */
   async #find(startBeforeMs: number): Promise<readonly FoundModel[]> {
-    if (this.#models !== undefined && this.#openings === this.#line.reopenings) return this.#models;
+    const isBelieved = this.#openings === this.#line.reopenings && this.#line.nowMs() < this.#believedUntilMs;
+    if (this.#models !== undefined && isBelieved) return this.#models;
     this.#openings = this.#line.reopenings;
     this.#base = undefined;
+    this.#models = undefined;
     for (const base of bases) {
       const mark = await this.#words(base, 2, startBeforeMs).catch(orRefused);
       if (mark?.[0] !== markWords[0] || mark[1] !== markWords[1]) continue;
@@ -137,8 +144,12 @@ export class SunspecReader {
 
   async #chain(first: number, startBeforeMs: number): Promise<FoundModel[]> {
     const models: FoundModel[] = [];
+    this.#believedUntilMs = Number.POSITIVE_INFINITY;
     for (let address = first; models.length < modelsMax && address + 2 <= 0x10000; ) {
-      const head = await this.#words(address, 2, startBeforeMs).catch(orRefused);
+      const head = await this.#words(address, 2, startBeforeMs).catch((error: unknown) => {
+        orRefused(error);
+        this.#believedUntilMs = mayPass(error as DriverError) ? 0 : this.#line.nowMs() + cutChainBelievedMs;
+      });
       const [id = endId, length = 0] = head ?? [];
       if (id === endId) break;
       if (length > modelRegistersMax || address + 2 + length > 0x10000)
@@ -223,8 +234,7 @@ function valueOfPoint(point: SunspecPoint, words: Uint16Array): number | ValuePr
   return (unitsPerValue < 0 ? -sum : sum) + 0;
 }
 
-/** A refusal as nothing: what is not there is not what is looked for. */
+/** A refusal as nothing: what is not there is not what is looked for. Busy, or a gateway without its unit, is no refusal. */
 function orRefused(error: unknown): undefined {
-  if (error instanceof DriverError && error.code === "modbus-exception") return undefined;
-  throw error;
+  if (!isRefusal(error)) throw error;
 }

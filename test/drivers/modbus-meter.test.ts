@@ -153,6 +153,60 @@ test("device failure passes by itself: the block is split for this reading, and 
   asked();
 });
 
+test("device failure at every reading of an optional register: that one is left out, and a passing one is back at once", async (t) => {
+  const profile = findMeterProfile("cg-em24-rs485")!;
+  let fails = true;
+  const { meter } = await startMeter(t, profile, (request) => (fails && covers(0x5c)(request) ? 4 : undefined));
+  const reading = await meter.read();
+  assert.equal(reading.status, 0, reading.detail);
+  assert.deepEqual(
+    reading.codes,
+    profile.defaultCodes.filter((code) => code !== 4),
+  );
+  assert.equal((await meter.read({ codes: [2, 4] })).status, 11, "what is asked for by name has to come");
+  fails = false;
+  assert.deepEqual((await meter.read()).codes, profile.defaultCodes);
+});
+
+test("device failure of a setting is no proof that the meter has none", async (t) => {
+  const { meter } = await startMeter(t, em340, (request) => (covers(em340.modes[0]!.address)(request) ? 4 : undefined));
+  assert.equal((await meter.read()).status, 11);
+});
+
+test("one passing refusal costs no register: it is asked for again before it is believed", async (t) => {
+  const profile = findMeterProfile("cg-em24-rs485")!;
+  let refusals = 1;
+  const { meter } = await startMeter(t, profile, (request) =>
+    covers(0x5c)(request) && refusals-- > 0 ? 2 : undefined,
+  );
+  const reading = await meter.read({ codes: [4] });
+  assert.equal(reading.status, 0, reading.detail);
+  refusals = 1;
+  assert.deepEqual((await meter.read()).codes, profile.defaultCodes);
+  assert.deepEqual((await meter.read()).codes, profile.defaultCodes);
+});
+
+test("one passing refusal of a setting does not hide what it spoils", async (t) => {
+  let refusals = 1;
+  const { meter, image } = await startMeter(t, em340, (request) =>
+    covers(em340.modes[0]!.address)(request) && refusals-- > 0 ? 2 : undefined,
+  );
+  image.setValue(em340.modes[0]!, 0);
+  assert.ok(!(await meter.read()).codes.includes(2), "import counts export as well in this mode");
+});
+
+test("a block that was refused once is asked for whole again after a quarter of an hour", async (t) => {
+  let refusals = 1;
+  const { meter, asked, pass } = await startMeter(t, sdm630, () => (refusals-- > 0 ? 2 : undefined));
+  assert.equal((await meter.read()).status, 0);
+  asked();
+  await meter.read();
+  const split = asked();
+  pass(quarterHourMs);
+  await meter.read();
+  assert.ok(asked() < split);
+});
+
 test("easy connection hides export: those codes are left out, with what to do, until the meter is set otherwise", async (t) => {
   const { meter, image, pass } = await startMeter(t, em340);
   const mode = em340.modes[0]!;

@@ -7,7 +7,7 @@ import { createTcpLine } from "../../drivers/modbus/tcp-line.ts";
 import { quantityOfCode } from "../../protocol/quantity.ts";
 import { createHousehold } from "../../simulator/household.ts";
 import { SimulatedSlave } from "../../simulator/simulated-slave.ts";
-import { type SlaveDevice, wordsPdu } from "../../simulator/slave-device.ts";
+import { exceptionPdu, type SlaveDevice, wordsPdu } from "../../simulator/slave-device.ts";
 import {
   commonModel,
   type SunspecDeviceOptions,
@@ -278,4 +278,53 @@ test("a simulated house gives every SunSpec profile what it reads, the same at e
     assert.deepEqual(await valuesOf(device), first);
     assert.equal(await device.serialNumber(), "77");
   }
+});
+
+test("a gateway that was busy for a moment costs no models: the chain is not taken for ended", async (t) => {
+  const device = sunspecDevice({ unit: 1, models: () => [common, inverter, storage, ports] });
+  for (const code of [4, 10, 11]) {
+    let heads = 0;
+    const failing: SlaveDevice = {
+      unit: 1,
+      // The head of the third model: 2 registers. It fails for as long as it is tried again.
+      answer: (pdu) => {
+        const isHead = pdu[4] === 2 && (pdu[1]! << 8) + pdu[2]! >= 40_002;
+        return isHead && ++heads >= 3 && heads < 10 ? exceptionPdu(pdu[0]!, code) : device.answer(pdu);
+      },
+    };
+    const { meter } = await serve(t, failing);
+    const reader = meter("sunspec-inverter");
+    const first = await reader.read();
+    assert.ok(first.status !== 0 || code === 4, `exception ${code}: not all models are known`);
+    heads = 10;
+    assert.ok((await reader.read()).codes.includes(18), `exception ${code}: the storage is there`);
+  }
+});
+
+test("a chain that was cut short by a refusal is followed again after a quarter of an hour", async (t) => {
+  const device = sunspecDevice({ unit: 1, models: () => [common, inverter, storage, ports] });
+  let refuses = true;
+  let passedMs = 0;
+  const server = await serveModbusTcp(
+    [
+      new SimulatedSlave({
+        unit: 1,
+        answer: (pdu) =>
+          refuses && pdu[4] === 2 && (pdu[1]! << 8) + pdu[2]! > 40_100 ? exceptionPdu(pdu[0]!, 2) : device.answer(pdu),
+      }),
+    ],
+    { host: "127.0.0.1", port: 0 },
+  );
+  const nowMs = (): number => performance.now() + passedMs;
+  const line = createTcpLine({ host: "127.0.0.1", port: server.port, nowMs });
+  t.after(async () => {
+    await line.close();
+    await server.close();
+  });
+  const meter = new ModbusMeter(line, { ...findMeterProfile("sunspec-inverter")!, gapMs: 0 }, 1);
+  assert.ok(!(await meter.read()).codes.includes(18));
+  refuses = false;
+  assert.ok(!(await meter.read()).codes.includes(18));
+  passedMs = 15 * 60_000;
+  assert.ok((await meter.read()).codes.includes(18));
 });
