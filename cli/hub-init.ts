@@ -1,7 +1,7 @@
 /** ecp init: a new hub's folder: hub.yaml, passphrase file, wallet with its key, policy. */
 import { randomBytes } from "node:crypto";
 import { existsSync, rmdirSync, rmSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { findMeterProfile, meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
 import { listSerialPorts } from "../drivers/serial/serial-port-list.ts";
@@ -13,6 +13,7 @@ import { PassphraseError, readPassphrase } from "./ecp-wallet-passphrase.ts";
 import { type Hub, hubOf } from "./hub-configuration.ts";
 import { runWalletCommand, writePolicy } from "./hub-wallet.ts";
 import { makeFolder } from "./output-file.ts";
+import { isProfilePath, profileNamed, readProfileFile } from "./profile-files.ts";
 import { shellWord } from "./shell-word.ts";
 import { ask, canAsk } from "./terminal-question.ts";
 
@@ -22,6 +23,8 @@ const daySeconds = 86_400;
 interface Answers {
   readonly line: { serial: string; baud: number; parity: string } | { tcp: string };
   readonly profile: string;
+  /** Where that profile stands, when it is not built in. */
+  readonly profileFile: string | undefined;
   readonly unit: number;
   readonly intervalS: number;
   readonly mqtt: string;
@@ -30,11 +33,12 @@ interface Answers {
 export const hubInit: Command = {
   summary: "set up a new hub: configuration, wallet, key",
   usage: `Usage: ecp init [--folder DIR] [--serial PATH [--baud N] [--parity none|even|odd] | --tcp HOST:PORT]
-                [--profile NAME] [--unit N] [--interval SECONDS] [--mqtt URL] [--passphrase-file FILE] [--segments N]
+                [--profile NAME|FILE] [--unit N] [--interval SECONDS] [--mqtt URL] [--passphrase-file FILE] [--segments N]
 
 Makes, in DIR (default: this folder), hub.yaml, a passphrase file of mode 0600 with a random passphrase (unless one is
 given), and wallet/ with the device key and its journal of N MiB (default ${segmentsDefault}). Asks for what is not given when run at a
 terminal. Nothing that is there is overwritten, and where it fails or is interrupted, nothing that it made is left.
+A profile is one of those below, or the path of a file, which hub.yaml then names where it is.
 
 profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
 
@@ -66,7 +70,7 @@ profiles: ${meterProfiles.map((item) => item.id).join(", ")}`,
     checkFlags(values);
     if (given !== undefined || existsSync(passphraseFile)) await checkPassphraseFile(passphraseFile);
     const answers = await answersOf(values);
-    const text = hubText(answers, given === undefined ? "wallet.passphrase" : passphraseFile);
+    const text = hubText(folder, answers, given === undefined ? "wallet.passphrase" : passphraseFile);
     const hub = checkedHub(file, text, folder);
     const did = make({ folder, hub, text, passphraseFile, segments: values.segments ?? `${segmentsDefault}` });
     process.stdout.write(nextSteps(folder, file, passphraseFile, did, values["passphrase-file"] === undefined));
@@ -81,6 +85,25 @@ function checkFlags(values: Values): void {
     const given = values[flag];
     const wrong = given === undefined ? undefined : checks[flag](given);
     if (wrong !== undefined) throw usageError("ecp init", `--${flag} ${given}: ${wrong} was expected`);
+  }
+}
+
+/** Throws {@link CommandError} with the line of a file that is no profile. */
+function wrongProfile(named: string): string | undefined {
+  if (!isProfilePath(named)) return oneOf(...meterProfiles.map((item) => item.id))(named);
+  const { id } = readProfileFile(resolve(named));
+  return findMeterProfile(id) === undefined
+    ? undefined
+    : `a file whose profile has an id of its own, not ${id}, which is built in,`;
+}
+
+/** The same for a person, who is asked again. */
+function wrongProfileAnswer(named: string): string | undefined {
+  try {
+    return wrongProfile(named);
+  } catch (error) {
+    if (error instanceof CommandError) return `${error.text.where}: ${error.text.expected} was expected`;
+    throw error;
   }
 }
 
@@ -178,7 +201,7 @@ const checks: Readonly<Record<Flag, (text: string) => string | undefined>> = {
   },
   baud: oneOf("1200", "2400", "4800", "9600", "19200", "38400", "57600", "115200"),
   parity: oneOf("none", "even", "odd"),
-  profile: oneOf(...meterProfiles.map((item) => item.id)),
+  profile: wrongProfile,
   unit: integer(1, 247),
   interval: (text) =>
     integer(1, daySeconds)(text) ??
@@ -194,16 +217,18 @@ const checks: Readonly<Record<Flag, (text: string) => string | undefined>> = {
 const profilePreset = "eastron-sdm630";
 
 async function answersOf(values: Values): Promise<Answers> {
-  const profile = await value(values, "profile", "Meter's profile ('ecp scan' finds it out)", profilePreset);
-  const factory = findMeterProfile(profile)?.factory;
+  const question = "Meter's profile ('ecp scan' finds it out)";
+  const named = values.profile ?? (canAsk() ? await ask(question, profilePreset, wrongProfileAnswer) : profilePreset);
+  const { id: profile, factory } = profileNamed("ecp init", named);
+  const profileFile = isProfilePath(named) ? resolve(named) : undefined;
   const line = await lineOf(values, factory);
-  const unit = Number(await value(values, "unit", "Modbus unit (address) of the meter", `${factory?.unit ?? 1}`));
+  const unit = Number(await value(values, "unit", "Modbus unit (address) of the meter", `${factory.unit}`));
   const intervalS = Number(await value(values, "interval", "Seconds between readings", "60"));
   const mqtt = await value(values, "mqtt", "The full node's broker", "mqtt://127.0.0.1:1883");
-  return { line, profile, unit, intervalS, mqtt };
+  return { line, profile, profileFile, unit, intervalS, mqtt };
 }
 
-async function lineOf(values: Values, factory: MeterProfile["factory"] | undefined): Promise<Answers["line"]> {
+async function lineOf(values: Values, factory: MeterProfile["factory"]): Promise<Answers["line"]> {
   if (values.tcp !== undefined) return { tcp: values.tcp };
   let serial = values.serial;
   if (serial === undefined) {
@@ -223,8 +248,8 @@ async function lineOf(values: Values, factory: MeterProfile["factory"] | undefin
     );
     if (isEndpoint(serial)) return { tcp: serial };
   }
-  const baud = Number(await value(values, "baud", "Baud", `${factory?.bauds[0] ?? 9600}`));
-  const parity = await value(values, "parity", "Parity", factory?.parities[0] ?? "none");
+  const baud = Number(await value(values, "baud", "Baud", `${factory.bauds[0]}`));
+  const parity = await value(values, "parity", "Parity", factory.parities[0]);
   // In hub.yaml a relative path would count from whatever folder the agent is started in.
   return { serial: resolve(serial), baud, parity };
 }
@@ -249,7 +274,17 @@ function tcpOf(text: string): string {
   return `{ host: ${JSON.stringify(host)}, port: ${port} }`;
 }
 
-function hubText({ line, profile, unit, intervalS, mqtt }: Answers, passphraseFile: string): string {
+function hubText(folder: string, answers: Answers, passphraseFile: string): string {
+  const { line, profile, profileFile, unit, intervalS, mqtt } = answers;
+  const within = profileFile === undefined ? "" : relative(folder, profileFile);
+  const path = within.startsWith("..") ? profileFile : within;
+  const files =
+    profileFile === undefined
+      ? ""
+      : `profiles:                           # files of meters that are not built in
+  - ${JSON.stringify(path)}
+
+`;
   const wire =
     "tcp" in line
       ? `    tcp: ${tcpOf(line.tcp)}`
@@ -263,7 +298,7 @@ wallet:
   passphrase_file: ${JSON.stringify(passphraseFile)}
   seal_every_s: 60                  # one signed record covers a minute; 0 signs each reading by itself
 
-lines:                              # the wires that meters hang on
+${files}lines:                              # the wires that meters hang on
   - name: main
 ${wire}
 

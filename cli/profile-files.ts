@@ -46,11 +46,14 @@ export function profileLibrary(
   return profiles;
 }
 
-const looksLikeFile = /[/\\]|\.(ya?ml|json)$/i;
+/** Whether what an option names is the path of a file rather than the id of a profile. */
+export function isProfilePath(named: string): boolean {
+  return /[/\\]|\.(ya?ml|json)$/i.test(named);
+}
 
 /** What an option such as `--profile` names: the id of a built-in profile, or the path of a file. */
 export function profileNamed(command: string, named: string | undefined, flag = "profile"): MeterProfile {
-  if (named !== undefined && looksLikeFile.test(named)) return readProfileFile(resolve(named));
+  if (named !== undefined && isProfilePath(named)) return readProfileFile(resolve(named));
   const profile = named === undefined ? undefined : findMeterProfile(named);
   if (profile !== undefined) return profile;
   const known = meterProfiles.map(({ id }) => id).join(", ");

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -83,6 +83,35 @@ test("a relative serial port is written as an absolute path; paths with spaces a
   assert.ok(out.includes(`ecp read --config '${file}'`), out);
   assert.ok(out.includes("ecp-node enrol request.cose --data DIR --out answer.cose"), out);
   assert.match(readFileSync(file, "utf8"), /some\/tty/);
+});
+
+test("a profile's file: hub.yaml names it, and its factory settings are the presets", async (t) => {
+  const root = temporaryFolder(t);
+  const [folder, own, taken, broken] = ["hub", "own.yaml", "taken.yaml", "broken.yaml"].map((name) => join(root, name));
+  const shown = spawnSync(process.execPath, [program, "profile", "show", "schneider-iem3155"], { encoding: "utf8" });
+  writeFileSync(taken!, shown.stdout);
+  writeFileSync(own!, shown.stdout.replace("schneider-iem3155", "my-meter"));
+  writeFileSync(broken!, shown.stdout.replace("schneider-iem3155", "my-meter").replace("registers:", "rows:"));
+  const flags = ["--folder", folder!, "--serial", "/dev/x", "--segments", "3", "--profile"];
+  const refused = await init(...flags, taken!);
+  assert.equal(refused.status, 64);
+  assert.match(refused.error, /an id of its own, not schneider-iem3155/);
+  const wrong = await init(...flags, broken!);
+  assert.notEqual(wrong.status, 0);
+  assert.match(wrong.error, /broken\.yaml:\d+:\d+/);
+  assert.equal((await init(...flags, join(root, "missing.yaml"))).status, 66);
+  assert.deepEqual(readdirSync(root).sort(), ["broken.yaml", "own.yaml", "taken.yaml"], "nothing was made");
+  const { status, error } = await init(...flags, own!);
+  assert.equal(status, 0, error);
+  const { configuration, profileOf } = readHubFile(join(folder!, "hub.yaml"));
+  assert.deepEqual(
+    configuration.meters.map(({ profile }) => profile),
+    ["my-meter"],
+  );
+  const { factory } = profileOf("my-meter");
+  const [line] = configuration.lines;
+  assert.ok(line && "serial" in line);
+  assert.deepEqual([line.serial?.baud, line.serial?.parity], [factory.bauds[0], factory.parities[0]]);
 });
 
 test("a word for the shell is quoted only where it must be", () => {
