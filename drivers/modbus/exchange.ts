@@ -237,7 +237,10 @@ export class RtuProtocol implements LineProtocol {
       this.#owed = this.#owed.filter((answer) => answer.unit !== unit);
       return;
     }
-    const isLate = (answer: OwedAnswer): boolean => answer.unit === unit && answer.frameBytes === frame.length;
+    // A late refusal looks like any other: it may be that of each answer owed.
+    const mayRefuse = functionCode >= 0x80;
+    const isLate = (answer: OwedAnswer): boolean =>
+      answer.unit === unit && (mayRefuse || answer.frameBytes === frame.length);
     const owed = this.#owed.find((answer) => isLate(answer) && !answer.hasCome);
     if (owed !== undefined) {
       owed.hasCome = true;

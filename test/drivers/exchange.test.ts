@@ -91,6 +91,16 @@ test("the late answer ends the rest: it is rejected and counted, and owed until 
   assert.equal(protocol.probeCount(request(1, 8, 2), 2, 330), undefined);
 });
 
+test("a refusal that comes late is a late answer as well: it ends the rest and tells how slow the unit is, and the answer stays owed", () => {
+  const protocol = afterTimeout();
+  protocol.receive(exception(1, 2), 300);
+  assert.deepEqual(protocol.takeLate(), [{ unit: 1, afterMs: 300 }]);
+  assert.equal(protocol.readyAtMs, 330);
+  assert.equal(protocol.probeCount(request(1, 8, 2), 2, 340), 4);
+  protocol.receive(exception(2, 2), 350);
+  assert.deepEqual(protocol.takeLate(), [], "nothing is owed by unit 2");
+});
+
 test("an answer slower than the rest is owed: only another length may be asked of that unit, others are free", () => {
   const protocol = afterTimeout();
   assert.equal(protocol.probeCount(request(1, 8, 2), 2, 600), 4);
