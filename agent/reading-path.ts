@@ -54,6 +54,8 @@ export interface PolledMeter {
   codes: readonly number[];
   /** It was read once: `codes` are what it has. */
   isKnown: boolean;
+  /** A slot of the energies went by without an answer: they are read with the next one. */
+  isFullOwed: boolean;
   readonly buffer: SampleBuffer;
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
@@ -112,6 +114,7 @@ export function polledMeter(
     modbus: new ModbusMeter(line, profile, configuration.unit),
     codes: configuration.codes ?? profile.defaultCodes,
     isKnown: false,
+    isFullOwed: false,
     buffer: new SampleBuffer(configuration.intervalS),
     sealing: new Rest(),
     rest: new UnitRest(),
@@ -133,7 +136,8 @@ export function polledMeter(
 /** Polls a meter at its slots until `signal` aborts; each slot gives a row in the meter's buffer. */
 export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions, signal: AbortSignal): Promise<void> {
   const { clock, emit } = options;
-  const { intervalS } = meter.configuration;
+  const { configuration } = meter;
+  const { intervalS } = configuration;
   while (!signal.aborted) {
     const nowMs = timeOf(meter, clock);
     meter.lastS ??= slotEndFrom(nowMs, intervalS) - intervalS;
@@ -144,6 +148,7 @@ export async function pollMeter(meter: PolledMeter, options: ReadingPathOptions,
       await pause(Math.min(waitMs, clockCheckMs), signal);
       continue;
     }
+    if (hasFullSlot(configuration, meter.lastS, due.timeS)) meter.isFullOwed = true;
     keepGap(meter, due, options);
     const reading = await readOrRest(meter, due, clock, signal);
     const offsetMs = timeOf(meter, clock) - due.timeS * 1_000;
@@ -189,9 +194,9 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
   const timeoutsBefore = timeouts();
   const startMs = clock.monotonicMs();
   const deadlineMs = Math.max(slowReadingMs, intervalS * 1_000);
-  const codes = codesAt(meter, due.timeS);
+  const isFull = isFullNow(meter, due.timeS);
   turn.isReading = true;
-  const reading = await modbus.read({ deadlineMs, ...(codes && { codes }) }).finally(() => {
+  const reading = await modbus.read({ deadlineMs, ...wantedOf(meter, isFull) }).finally(() => {
     turn.isReading = false;
   });
   // A unit whose turn on the line never came let nobody wait: others are to blame, and it does not rest for them.
@@ -201,10 +206,13 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
   if (vain) rest.vain(clock.monotonicMs());
   else if (reading.status !== statuses.timeout) rest.answered();
   turn.isSuspect = rest.isSuspect;
-  if (reading.status === statuses.good && (!meter.isKnown || isFullSlot(configuration, due.timeS))) {
+  if (reading.status === statuses.good && isFull) {
     meter.codes = reading.codes;
     meter.isKnown = true;
   }
+  // A meter that did answer is not asked for all of it in every slot because something in it is wrong.
+  const isUnanswered = reading.status === statuses.timeout || reading.status === statuses.disconnected;
+  if (isFull && !isUnanswered) meter.isFullOwed = false;
   meter.lastReading = reading;
   return reading;
 }
@@ -214,17 +222,29 @@ function holdMs({ timeoutMs, slowestAnswerMs, gapMs }: MeterProfile): number {
   return gapMs + Math.max(timeoutMs, slowestAnswerMs) + 100;
 }
 
-/** Whether the registers that only rise (energies) are read in the slot that ends then, too. */
-function isFullSlot({ intervalS, energyIntervalS = intervalS }: MeterConfiguration, timeS: number): boolean {
-  return timeS % energyIntervalS === 0;
+/** Whether a slot in which the registers that only rise (energies) are read ends after `lastS` and by `timeS`. */
+function hasFullSlot(
+  { intervalS, energyIntervalS = intervalS }: MeterConfiguration,
+  lastS: number,
+  timeS: number,
+): boolean {
+  return Math.floor(timeS / energyIntervalS) > Math.floor(lastS / energyIntervalS);
 }
 
-/**
- * What to read in the slot that ends then; undefined: whatever the profile says and the meter has. All of it until it is known
- * what the meter has.
- */
-function codesAt({ configuration, codes, isKnown }: PolledMeter, timeS: number): readonly number[] | undefined {
-  if (!isKnown || isFullSlot(configuration, timeS)) return configuration.codes;
+/** Whether all is read in that slot: what is owed, and until it is known what the meter has. */
+function isFullNow({ configuration, isKnown, isFullOwed }: PolledMeter, timeS: number): boolean {
+  return !isKnown || isFullOwed || hasFullSlot(configuration, timeS - configuration.intervalS, timeS);
+}
+
+/** What a meter is asked for. What the configuration does not name is not asked for by name: it may be missing. */
+function wantedOf(meter: PolledMeter, isFull: boolean): { codes?: readonly number[]; only?: readonly number[] } {
+  const { codes: named } = meter.configuration;
+  const codes = fastCodes(meter);
+  if (isFull || codes.length === 0) return named === undefined ? {} : { codes: named };
+  return named === undefined ? { only: codes } : { codes };
+}
+
+function fastCodes({ codes }: PolledMeter): readonly number[] {
   return codes.filter((code) => quantityOfCode(code)?.cumulative !== true);
 }
 
@@ -252,8 +272,9 @@ export function keepStartGap(meter: PolledMeter, lastSealedS: number, options: R
 
 /** A slot that passed unread. */
 function absent(meter: PolledMeter, timeS: number): Sample {
-  const codes = codesAt(meter, timeS) ?? meter.codes;
-  const { isRelative } = meter;
+  const { configuration, isKnown, isRelative } = meter;
+  const isFull = !isKnown || hasFullSlot(configuration, timeS - configuration.intervalS, timeS);
+  const codes = isFull ? meter.codes : fastCodes(meter);
   return { codes, row: { timeS, status: statuses.notPresent, values: [] }, ...(isRelative && { relative: true }) };
 }
 

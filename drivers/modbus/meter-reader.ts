@@ -35,6 +35,8 @@ export interface MeterReadOptions {
   readonly unit: number;
   /** Codes of the profile, each of which must come. Default: the profile's defaultCodes, less those that the meter lacks. */
   readonly codes?: readonly number[];
+  /** Without `codes`: of the default ones these alone. */
+  readonly only?: readonly number[];
   /** No request of this reading is begun later than this after the call. Default 5000. */
   readonly deadlineMs?: number;
   /** Instead of the profile's. */
@@ -58,7 +60,7 @@ interface Wanted {
 export async function readMeter(line: ModbusLine, options: MeterReadOptions): Promise<MeterReading> {
   const { profile } = options;
   const memory = options.memory ?? new MeterMemory(profile);
-  const codes = options.codes ?? profile.defaultCodes;
+  const codes = options.codes ?? defaultCodesOf(profile, options.only);
   const all = codes.map((code) => ({ register: registerOf(profile, code), isNamed: options.codes !== undefined }));
   const request = spanOptions(line, options, memory);
   try {
@@ -82,6 +84,14 @@ export async function readMeter(line: ModbusLine, options: MeterReadOptions): Pr
     if (status === undefined) throw error;
     return { codes: [...codes], values: codes.map(() => 0), status, detail: (error as Error).message };
   }
+}
+
+/** The codes read where none are asked for by name. */
+export function defaultCodesOf(
+  { defaultCodes }: MeterProfile,
+  only: readonly number[] = defaultCodes,
+): readonly number[] {
+  return defaultCodes.filter((code) => only.includes(code));
 }
 
 /** A reading that cannot be: its status, and one sentence. Never leaves this file. */

@@ -11,6 +11,8 @@ import { SunspecReader } from "./sunspec-reader.ts";
 export interface MeterReadOptions {
   /** Codes wanted, each of which must come. Default: the profile's, less those that this meter does not have. */
   readonly codes?: readonly number[];
+  /** Without `codes`: of the default ones these alone, none of which must come. Default: all of them. */
+  readonly only?: readonly number[];
   /** No request of this reading is begun later than this after the call. Default 5000. */
   readonly deadlineMs?: number;
 }

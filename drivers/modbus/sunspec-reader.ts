@@ -6,7 +6,7 @@ import { quantityOfCode } from "../../protocol/quantity.ts";
 import { statuses } from "../../protocol/reading-status.ts";
 import { DriverError } from "../failure.ts";
 import type { ModbusLine } from "./line.ts";
-import { type MeterReading, statusOfError } from "./meter-reader.ts";
+import { defaultCodesOf, type MeterReading, statusOfError } from "./meter-reader.ts";
 import { readPatiently } from "./patient-read.ts";
 import { type MeterProfile, registersOf } from "./profile.ts";
 import { nameOfCode, textOfWords, type ValueProblem, valueOfWords } from "./register-value.ts";
@@ -70,8 +70,10 @@ export class SunspecReader {
    * One reading. A bus that fails gives a reading with a status, never an exception.
    * @throws RangeError for a code that the profile does not have
    */
-  async read(options: { codes?: readonly number[]; deadlineMs?: number } = {}): Promise<MeterReading> {
-    const codes = options.codes ?? this.#profile.defaultCodes;
+  async read(
+    options: { codes?: readonly number[]; only?: readonly number[]; deadlineMs?: number } = {},
+  ): Promise<MeterReading> {
+    const codes = options.codes ?? defaultCodesOf(this.#profile, options.only);
     const unknown = codes.find((code) => !this.#profile.codes.includes(code));
     if (unknown !== undefined) throw new RangeError(`profile ${this.#profile.id} cannot give ${nameOfCode(unknown)}`);
     const startBeforeMs = this.#line.nowMs() + (options.deadlineMs ?? 5000);

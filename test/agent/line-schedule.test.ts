@@ -102,6 +102,51 @@ test("energies at their own interval: power in each slot, registers in those tha
   assert.deepEqual(names[1], ["active-power-import"]);
 });
 
+test("energies whose slot brought no answer are read with the next answer, and once only", async (t) => {
+  const { line, wallet, start, meter, pass } = scene(t);
+  const slow = meter(1, 5, { energyIntervalS: 60 });
+  start(slow);
+  await pass(57_000);
+  line.dead.add(1);
+  await pass(4_000);
+  line.dead.delete(1);
+  await pass(60_000);
+  const full = wallet.sealed.filter(({ values }) => values.length === 2);
+  assert.deepEqual(seconds(full), [0, 65, 120]);
+  // The slots around a full one were missed: a line that was blocked for longer than they last.
+  line.answerMs = 13_000;
+  await pass(58_500);
+  line.answerMs = 20;
+  await pass(30_000);
+  const after = seconds(wallet.sealed.filter(({ values }) => values.length === 2)).filter((at) => at > 120);
+  assert.equal(after.length, 1, `full readings at ${after}`);
+});
+
+test("between the slots of the energies nothing is asked for by name that the configuration does not name", async (t) => {
+  const { start, meter, pass } = scene(t);
+  const { codes: _, ...unnamed } = meter(1, 5, { energyIntervalS: 60 }).configuration;
+  const askedOf = async (configuration: PolledMeter["configuration"]): Promise<unknown[]> => {
+    const asked: unknown[] = [];
+    const polled = { ...meter(1, 5), configuration };
+    const read = polled.modbus.read.bind(polled.modbus);
+    polled.modbus.read = (options) => {
+      asked.push([options?.codes, options?.only?.includes(1)]);
+      return read(options);
+    };
+    start(polled);
+    await pass(12_000);
+    return asked.slice(0, 2);
+  };
+  assert.deepEqual(await askedOf(unnamed), [
+    [undefined, undefined],
+    [undefined, true],
+  ]);
+  assert.deepEqual(await askedOf({ ...unnamed, codes: [1, 2] }), [
+    [[1, 2], undefined],
+    [[1], undefined],
+  ]);
+});
+
 test("a reading that ends late after its slot is counted", async (t) => {
   const { line, events, start, meter, pass } = scene(t);
   line.answerMs = 1_200; // twice, for two blocks of registers

@@ -138,6 +138,13 @@ test("a refused register that the configuration names makes status R, with what 
   }
 });
 
+test("some of the default codes: what the meter lacks is left out of them as well", async (t) => {
+  const profile = findMeterProfile("cg-em24-rs485")!;
+  const { meter } = await startMeter(t, profile, (request) => (covers(0x5c)(request) ? 2 : undefined));
+  const reading = await meter.read({ only: [1, 4, 14] });
+  assert.deepEqual([reading.status, reading.codes], [0, [1, 14]], reading.detail);
+});
+
 test("a register that every such meter has, refused: the meter is not of this profile (status I)", async (t) => {
   const { meter } = await startMeter(t, sdm630, (request) => (covers(0x48)(request) ? 2 : undefined));
   const { status, detail = "" } = await meter.read();
