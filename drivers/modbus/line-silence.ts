@@ -22,8 +22,6 @@ const noiseMaxMs = 2000;
 const holdMaxMs = 4.1;
 /** A timer may be late by that much. */
 const timerLateMs = 1.1;
-/** How much later than asked a held thread goes on; what is missing then is waited for once more. */
-const wakeLateMs = 0.05;
 
 /** Nobody ever wakes it: to sleep for fractions of a millisecond without using the processor. */
 const never = new Int32Array(new SharedArrayBuffer(4));
@@ -66,12 +64,15 @@ export class LineSilence {
     }
   }
 
-  /** The rest of the wait, for which the thread is held: to be called when all that is left to do is to write. */
+  /**
+   * The rest of the wait, for which the thread is held: to be called when all that is left to do is to write. It is asked for
+   * in one piece: the thread goes on about 0.1 ms late, and a second wait to save that would cost a second wake-up.
+   */
   rest(): void {
     for (;;) {
       const restMs = this.#quietAtMs() - this.#options.nowMs();
       if (restMs <= 0) return;
-      Atomics.wait(never, 0, 0, restMs > wakeLateMs ? restMs - wakeLateMs : restMs);
+      Atomics.wait(never, 0, 0, restMs);
     }
   }
 

@@ -87,6 +87,9 @@ export class ModbusLine {
   #current: ReadingRequest | undefined;
   readonly #answerTimes = new AnswerTimes();
   #timer: NodeJS.Timeout | undefined;
+  #timerAtMs = 0;
+  /** The library has the answer to the exchange in flight. */
+  #isDelivered = false;
   readonly #closing = new AbortController();
 
   constructor(options: ModbusLineOptions) {
@@ -128,6 +131,7 @@ export class ModbusLine {
   async close(): Promise<void> {
     this.#closed = true;
     this.#closing.abort();
+    clearTimeout(this.#timer);
     this.#inFlight?.fail(this.#closedError());
     await this.#dropTransport();
     await this.#tail;
@@ -162,18 +166,21 @@ export class ModbusLine {
       );
     }
     this.#waiting++;
-    const result = this.#tail
-      .then(() => {
-        if (this.#closed) throw this.#closedError();
-        return work();
-      })
-      .finally(() => this.#waiting--);
-    this.#tail = result.catch(() => {});
-    return result;
+    const before = this.#tail;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#tail = promise;
+    try {
+      await before;
+      if (this.#closed) throw this.#closedError();
+      return await work();
+    } finally {
+      this.#waiting--;
+      resolve();
+    }
   }
 
   async #read(read: RegisterRead): Promise<Uint16Array> {
-    await this.#ensureOpen();
+    if (this.#transport === undefined) await this.#ensureOpen();
     const request = encodeReadRequest(read);
     for (let probes = 0; ; probes++) {
       // A probe that was answered by what may be an earlier answer has proven nothing.
@@ -190,7 +197,7 @@ export class ModbusLine {
     const { data } = await this.#exchange(read, (library) =>
       functionCode === 3 ? library.readHoldingRegisters(address, count) : library.readInputRegisters(address, count),
     );
-    return Uint16Array.from(data);
+    return new Uint16Array(data);
   }
 
   /** Asks with a length that nobody owes; its valid answer proves that no late answer is on its way. */
@@ -205,7 +212,7 @@ export class ModbusLine {
   }
 
   async #exchange<T>(read: ReadingRequest, ask: (library: Library) => Promise<T>): Promise<T> {
-    const library = await this.#openLibrary();
+    const library = this.#library ?? (await this.#openLibrary());
     await this.#silence.wait(read.gapMs ?? 0, () => this.#protocol.readyAtMs);
     if (this.#closed) throw this.#closedError();
     if (this.#transport === undefined) throw this.#lostError();
@@ -219,21 +226,21 @@ export class ModbusLine {
     counters.requests++;
     library.setID(read.unit);
     this.#current = read;
-    const failure = new Promise<never>((_resolve, reject) => {
-      this.#inFlight = {
-        fail: reject,
-        settle: (outcome) => {
-          if (outcome.kind === "reply") {
-            this.#port.deliver(outcome.frame);
-            // It answers within `deliver`. If ever it does not, the exchange must end nevertheless.
-            setImmediate(() => reject(libraryError(this.description, read, new Error("modbus-serial gave no answer"))));
-          } else reject(exchangeError(this.description, read, this.#inFlightTiming.timeoutMs, outcome));
-        },
-      };
-    });
+    this.#isDelivered = false;
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#inFlight = {
+      fail: reject,
+      settle: (outcome) => {
+        if (outcome.kind === "reply") {
+          this.#isDelivered = true;
+          this.#port.deliver(outcome.frame);
+        } else reject(exchangeError(this.description, read, this.#inFlightTiming.timeoutMs, outcome));
+      },
+    };
     try {
       // The library's own time-out is off; after a failure its promise is left to be collected, never to be settled.
-      const answer = await Promise.race([ask(library), failure]);
+      ask(library).then(resolve, reject);
+      const answer = await promise;
       counters.ok++;
       this.#timeoutsInRow = 0;
       return answer;
@@ -241,7 +248,6 @@ export class ModbusLine {
       throw await this.#account(libraryError(this.description, read, error), read, counters);
     } finally {
       this.#inFlight = undefined;
-      clearTimeout(this.#timer);
       if (this.#protocol.broken) await this.#dropTransport();
     }
   }
@@ -298,22 +304,50 @@ export class ModbusLine {
     this.#inFlight?.settle(outcome);
   }
 
-  /** A timer may fire early (seen: 14 % of short ones), so the protocol is asked with the real time and armed again. */
+  /**
+   * Sees to it that the protocol is asked at its time. A timer that is set for an earlier time stays: it finds nothing due and is set
+   * anew, which costs less than one timer a request.
+   */
   #arm(): void {
-    clearTimeout(this.#timer);
     const { wakeAtMs } = this.#protocol;
-    if (wakeAtMs === Number.POSITIVE_INFINITY) return;
-    const tick = (): void => {
-      const nowMs = this.nowMs();
-      this.#protocol.tick(nowMs);
-      this.#advance(nowMs);
-    };
-    const wake = (): void => {
-      // The process itself was held up: what came meanwhile is read first.
-      if (this.nowMs() - wakeAtMs > stallMs) this.#timer = setTimeout(tick, stallMs);
-      else tick();
-    };
-    this.#timer = setTimeout(wake, Math.max(1, wakeAtMs - this.nowMs()));
+    if (wakeAtMs === Number.POSITIVE_INFINITY || (this.#timer !== undefined && this.#timerAtMs <= wakeAtMs)) return;
+    this.#setTimer(wakeAtMs, () => this.#wake());
+  }
+
+  #setTimer(atMs: number, wake: () => void): void {
+    clearTimeout(this.#timer);
+    this.#timerAtMs = atMs;
+    this.#timer = setTimeout(
+      () => {
+        this.#timer = undefined;
+        wake();
+      },
+      Math.max(1, atMs - this.nowMs()),
+    );
+  }
+
+  /** A timer may fire early (seen: 14 % of short ones), so the protocol is asked with the real time. */
+  #wake(): void {
+    const nowMs = this.nowMs();
+    if (this.#isDelivered) this.#failUnanswered();
+    // The process itself was held up: what came meanwhile is read first.
+    else if (nowMs - this.#protocol.wakeAtMs > stallMs) this.#setTimer(nowMs + stallMs, () => this.#tick());
+    else this.#tick();
+  }
+
+  #tick(): void {
+    const nowMs = this.nowMs();
+    this.#protocol.tick(nowMs);
+    this.#advance(nowMs);
+    // Within `deliver` the library has answered, or it never will; its promise is settled in this turn of the loop.
+    if (this.#isDelivered) setImmediate(() => this.#failUnanswered());
+  }
+
+  /** modbus-serial was given the answer and said nothing: the exchange ends nevertheless. */
+  #failUnanswered(): void {
+    const read = this.#current;
+    if (!this.#isDelivered || this.#inFlight === undefined || read === undefined) return;
+    this.#inFlight.fail(libraryError(this.description, read, new Error("modbus-serial gave no answer")));
   }
 
   /** Counts a failure; drops the transport when it is gone or has been silent too often. Gives the error back. */
