@@ -190,8 +190,7 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
     const mayAsk = await turns.suspectsTurn(turn, holdMs(modbus.profile), untilMs, clock.monotonicMs, signal);
     if (!mayAsk) return lastReading;
   }
-  const timeouts = (): number => modbus.line.counters.get(modbus.unit)?.timeouts ?? 0;
-  const timeoutsBefore = timeouts();
+  const vainBefore = vainRequests(modbus);
   const startMs = clock.monotonicMs();
   const deadlineMs = Math.max(slowReadingMs, intervalS * 1_000);
   const isFull = isFullNow(meter, due.timeS);
@@ -201,7 +200,7 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
   });
   // A unit whose turn on the line never came let nobody wait: others are to blame, and it does not rest for them.
   const vain =
-    (reading.status === statuses.timeout && timeouts() > timeoutsBefore) ||
+    (isNoAnswer(reading.status) && vainRequests(modbus) > vainBefore) ||
     (reading.status === statuses.disconnected && clock.monotonicMs() - startMs > quickFailureMs);
   if (vain) rest.vain(clock.monotonicMs());
   else if (reading.status !== statuses.timeout) rest.answered();
@@ -215,6 +214,17 @@ async function readOrRest(meter: PolledMeter, due: Due, clock: Clock, signal: Ab
   if (isFull && !isUnanswered) meter.isFullOwed = false;
   meter.lastReading = reading;
   return reading;
+}
+
+/** A unit that answers so that nobody can understand it holds up its line as one that is silent. */
+function isNoAnswer(status: number): boolean {
+  return status === statuses.timeout || status === statuses.readError;
+}
+
+/** Requests to the meter that held the line until their deadline. */
+function vainRequests({ line, unit }: ModbusMeter): number {
+  const counters = line.counters.get(unit);
+  return counters === undefined ? 0 : counters.timeouts + counters.crcErrors + counters.wrongReplies;
 }
 
 /** How long a unit that does not answer keeps a line from the others. */

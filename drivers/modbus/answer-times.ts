@@ -41,6 +41,8 @@ interface UnitTimes {
   readonly latenciesMs: number[];
   /** Time-outs since the unit was last heard. */
   silences: number;
+  /** Answers that nobody could read, since one that could be. */
+  spoilt: number;
 }
 
 export class AnswerTimes {
@@ -51,6 +53,7 @@ export class AnswerTimes {
     const times = this.#of(unit);
     times.latenciesMs[times.answers++ % latenciesMax] = Math.max(0, latencyMs);
     times.silences = 0;
+    times.spoilt = 0;
   }
 
   /** Nothing was heard of the unit until the deadline. */
@@ -58,10 +61,15 @@ export class AnswerTimes {
     this.#of(unit).silences++;
   }
 
+  /** What came until the deadline was no answer: a wrong CRC, or another's. */
+  wasSpoilt(unit: number): void {
+    this.#of(unit).spoilt++;
+  }
+
   /**
    * The time-out of the next request, and how long the line rests should that fail. Each silence doubles the time-out, up
-   * to the profile's. A unit that stayed silent before, through the whole rest, makes the others wait no longer than
-   * its time-out: late answers of it are still kept apart by their length.
+   * to the profile's. A unit that stayed silent before, through the whole rest, or could not be understood, makes the others wait
+   * no longer than its time-out: late answers of it are still kept apart by their length.
    */
   next(unit: number, { timeoutMs, slowestAnswerMs }: AnswerLimits): NextAnswer {
     const times = this.#units.get(unit);
@@ -74,7 +82,8 @@ export class AnswerTimes {
       const learnedMs = Math.max(timeoutFactor * longestMs, Math.min(timeoutFloorMs, timeoutMs));
       nextMs = Math.min(learnedMs * 2 ** Math.min(times.silences, 10), Math.max(timeoutMs, learnedMs), slowestMs);
     }
-    const restMs = (times?.silences ?? 0) > 0 ? nextMs : slowestMs;
+    const failures = (times?.silences ?? 0) + (times?.spoilt ?? 0);
+    const restMs = failures > 0 ? nextMs : slowestMs;
     return { timeoutMs: nextMs, slowestAnswerMs: restMs, usualMs: Math.min(usualMs, nextMs) };
   }
 
@@ -89,7 +98,7 @@ export class AnswerTimes {
   #of(unit: number): UnitTimes {
     let times = this.#units.get(unit);
     if (times === undefined) {
-      times = { answers: 0, latenciesMs: [], silences: 0 };
+      times = { answers: 0, latenciesMs: [], silences: 0, spoilt: 0 };
       this.#units.set(unit, times);
     }
     return times;

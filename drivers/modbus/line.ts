@@ -364,6 +364,8 @@ export class ModbusLine {
       return error;
     }
     this.#timeoutsInRow = 0;
+    const isSpoilt = error.code === "crc-error" || error.code === "wrong-unit" || error.code === "wrong-reply";
+    if (isSpoilt && "count" in read) this.#answerTimes.wasSpoilt(read.unit);
     if (error.code === "crc-error") counters.crcErrors++;
     else if (error.code === "wrong-unit" || error.code === "wrong-reply") counters.wrongReplies++;
     else if (error.code === "modbus-exception") counters.exceptions++;

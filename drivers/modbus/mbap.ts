@@ -106,7 +106,9 @@ export class MbapProtocol implements LineProtocol {
   }
 
   receive(bytes: Uint8Array, nowMs: number): void {
-    for (const frame of this.#parser.push(bytes)) this.#take(frame, nowMs);
+    const frames = this.#parser.push(bytes);
+    // Where what follows a frame is no header, the frame itself may have been put together from two: half of one, and a late one.
+    if (!this.#parser.broken) for (const frame of frames) this.#take(frame, nowMs);
     if (this.#parser.broken && this.#awaiting !== undefined) {
       this.#awaiting = undefined;
       this.#outcome = { kind: "failed", code: "wrong-reply", got: "bytes that are no Modbus TCP header" };

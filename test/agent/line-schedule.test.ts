@@ -75,6 +75,25 @@ test("a meter that goes dead delays the others once, and then never: their readi
   assert.equal(last?.event === "reading" && last.status, "G", "and is found when it is back");
 });
 
+test("nor does one whose answers nobody can read: two devices with one address, say", async (t) => {
+  const { line, events, start, meter, pass } = scene(t);
+  const meters = [meter(1, 5), meter(2, 5), meter(3, 5)];
+  start(...meters);
+  await pass(30_050);
+  const before = Math.max(slowestMs(events, 0, 0), slowestMs(events, 2, 0));
+  line.garbled.add(2);
+  await pass(10_000); // the try that finds out
+  await pass(120_000);
+  const after = Math.max(...[0, 2].map((index) => slowestMs(events, index, startMs / 1_000 + 45)));
+  assert.ok(after <= before, `${after} ms after the slot's end, ${before} ms without`);
+  const last = events.filter((event) => event.event === "reading" && event.meter === 1).at(-1);
+  assert.equal(last?.event === "reading" && last.status, "F");
+  line.garbled.delete(2);
+  await pass(25_000);
+  const back = events.filter((event) => event.event === "reading" && event.meter === 1).at(-1);
+  assert.equal(back?.event === "reading" && back.status, "G");
+});
+
 test("control: asked in its turn, a dead meter delays those behind it in every slot that it is asked in", async (t) => {
   const { line, events, start, meter, pass } = scene(t);
   const meters = [meter(1, 5), meter(2, 5), meter(3, 5)];

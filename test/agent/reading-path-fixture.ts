@@ -26,8 +26,13 @@ export const timeoutMs = 1_000;
 /** A line on which a unit answers after 20 ms, or holds it for 1 s (time-out and drain); one request at a time, as on a wire. */
 export class SimulatedLine {
   readonly description = "simulated line";
-  readonly counters = new Map<number, { requests: number; timeouts: number }>();
+  readonly counters = new Map<
+    number,
+    { requests: number; timeouts: number; crcErrors: number; wrongReplies: number }
+  >();
   readonly dead = new Set<number>();
+  /** Units that answer, each time with a wrong CRC. */
+  readonly garbled = new Set<number>();
   answerMs = answerMs;
   down: DriverError | undefined;
   #tail: Promise<unknown> = Promise.resolve();
@@ -43,11 +48,14 @@ export class SimulatedLine {
   async #read({ unit, count, startBeforeMs = Number.POSITIVE_INFINITY }: RegisterRead): Promise<Uint16Array> {
     if (this.down) throw this.down;
     if (Date.now() > startBeforeMs) throw new DriverError("timeout", "its turn came after the deadline");
-    const counters = this.counters.get(unit) ?? { requests: 0, timeouts: 0 };
+    const counters = this.counters.get(unit) ?? { requests: 0, timeouts: 0, crcErrors: 0, wrongReplies: 0 };
     this.counters.set(unit, counters);
     counters.requests++;
     const dead = this.dead.has(unit);
-    await new Promise((resolve) => setTimeout(resolve, dead ? timeoutMs : this.answerMs));
+    const garbled = this.garbled.has(unit);
+    await new Promise((resolve) => setTimeout(resolve, dead || garbled ? timeoutMs : this.answerMs));
+    if (garbled) counters.crcErrors++;
+    if (garbled) throw new DriverError("crc-error", "bytes without a valid CRC");
     if (!dead) return new Uint16Array(count);
     counters.timeouts++;
     throw new DriverError("timeout", "no answer");

@@ -44,3 +44,12 @@ test("the line rests for the slowest answer after the first silence; a dead unit
   times.wasSilent(1);
   assert.deepEqual(times.next(1, profile), { timeoutMs: 200, slowestAnswerMs: 200, usualMs: 30 });
 });
+
+test("nor does one that cannot be understood: what it had to say has come, and its time-out does not grow", () => {
+  const times = new AnswerTimes();
+  times.answered(1, 10);
+  times.wasSpoilt(1);
+  assert.deepEqual(times.next(1, profile), { timeoutMs: 100, slowestAnswerMs: 100, usualMs: 30 });
+  times.answered(1, 10);
+  assert.equal(times.next(1, profile).slowestAnswerMs, 1000);
+});

@@ -56,6 +56,24 @@ test("a meter behind Modbus TCP reads the same as on its serial line", async (t)
   assert.equal(reading.values.length, 12);
 });
 
+test("half an answer and a late one behind it are never taken for one, whatever number the whole has", async (t) => {
+  const answer = (request: MbapFrame, fill: number): Uint8Array =>
+    encodeMbapFrame({ ...request, pdu: Uint8Array.of(4, 40, ...Array(40).fill(fill)) });
+  let late: MbapFrame | undefined;
+  const port = await startServer(t, (request, socket) => {
+    if (late === undefined) {
+      late = request;
+      return;
+    }
+    socket.write(Uint8Array.from([...answer(request, 7).subarray(0, 30), ...answer(late, 9)]));
+  });
+  const line = createTcpLine({ host, port });
+  t.after(() => line.close());
+  const read = { ...readTwo, count: 20 };
+  await assert.rejects(line.readRegisters(read), { code: "timeout" });
+  await assert.rejects(line.readRegisters(read), { code: "wrong-reply" });
+});
+
 test("an answer that is late is rejected by its transaction id", async (t) => {
   let requests = 0;
   const port = await startServer(t, (request, socket) => {
