@@ -8,6 +8,7 @@ import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
 import { statusLetters, statusSentences } from "../protocol/reading-status.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
+import { type DirectLine, directLine, directLineOptions } from "./direct-line.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
 import { profileNamed } from "./profile-files.ts";
@@ -39,13 +40,8 @@ a meter did not answer.`,
         ...configOption,
         ...jsonOption,
         meter: { type: "string" },
-        serial: { type: "string" },
-        baud: { type: "string" },
-        parity: { type: "string" },
-        tcp: { type: "string" },
-        framing: { type: "string", default: "tcp" },
+        ...directLineOptions,
         profile: { type: "string" },
-        unit: { type: "string" },
       },
       [],
     );
@@ -83,37 +79,9 @@ function configuredTargets(config: string, only: string | undefined): Target[] {
   }));
 }
 
-type Direct = {
-  serial?: string | undefined;
-  tcp?: string | undefined;
-  profile?: string | undefined;
-  baud?: string | undefined;
-  parity?: string | undefined;
-  framing: string;
-  unit?: string | undefined;
-};
-
-function directTarget({ serial, tcp, profile: id, framing, ...given }: Direct): Target {
+function directTarget({ profile: id, ...given }: DirectLine & { profile?: string | undefined }): Target {
   const profile = profileNamed("ecp read", id);
-  const { factory } = profile;
-  const { baud = `${factory.bauds[0]}`, parity = factory.parities[0], unit = `${factory.unit}` } = given;
-  const number = (flag: string, text: string, min: number, max: number): number => {
-    if (/^\d{1,6}$/.test(text) && Number(text) >= min && Number(text) <= max) return Number(text);
-    throw usageError("ecp read", `--${flag} ${text}; an integer from ${min} to ${max} was expected`);
-  };
-  const common = { name: profile.models[0] ?? profile.id, unit: number("unit", unit, 1, 247), profile };
-  if (serial !== undefined && tcp !== undefined) throw usageError("ecp read", "--serial and --tcp together");
-  if (tcp !== undefined) {
-    const match = /^(.+?)(?::(\d{1,5}))?$/.exec(tcp);
-    if (framing !== "tcp" && framing !== "rtu")
-      throw usageError("ecp read", `--framing ${framing}; tcp or rtu was expected`);
-    const settings = { host: match?.[1] ?? tcp, port: Number(match?.[2] ?? 502), framing } as const;
-    return { ...common, line: { name: "direct", tcp: settings } };
-  }
-  if (parity !== "none" && parity !== "even" && parity !== "odd")
-    throw usageError("ecp read", `--parity ${parity}; none, even or odd was expected`);
-  const settings = { path: serial as string, baud: number("baud", baud, 300, 230_400), parity } as const;
-  return { ...common, line: { name: "direct", serial: settings } };
+  return { name: profile.models[0] ?? profile.id, profile, ...directLine("ecp read", given, profile.factory) };
 }
 
 function jsonText(name: string, reading: MeterReading): string {

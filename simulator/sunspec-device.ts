@@ -2,6 +2,7 @@
  * A simulated SunSpec inverter with storage, or meter. Its scale factors change from answer to answer, as the specification
  * allows: the same power is 2345 × 10^0 in one answer and 2346 × 10^1 / 10 … in another.
  */
+import { emptyModelWords } from "../drivers/modbus/sunspec-points.ts";
 import { RegisterDevice } from "./meter-device.ts";
 import { RegisterImage } from "./register-image.ts";
 
@@ -67,8 +68,7 @@ function putModel(
   { id, length, values, texts = [] }: SunspecModelImage,
   scaleOf: (scaleOffset: number) => number,
 ): void {
-  // What is not implemented reads 0xFFFF here, as unsigned registers have it; signed ones are given by the caller.
-  put(image, address, [id, length, ...Array.from({ length }, () => 0xffff)]);
+  put(image, address, [...emptyModelWords(id, 2 + length)]);
   for (const { offset, type, value, scaleOffset } of values) {
     const scale = scaleOffset === undefined ? 0 : scaleOf(scaleOffset);
     if (scaleOffset !== undefined) put(image, address + scaleOffset, [scale & 0xffff]);

@@ -77,6 +77,7 @@ const derMeasureAc = points([
   [6, "TotVarhAbs", 31, "uint64", 121, 1],
   [8, "TotVarhInj", 27, "uint64", 121, 1],
   [11, "VA", 11, "int16", 118, 1],
+  [13, "PF", 13, "int16", 117, -1000, "signed"],
   [14, "Hz", 17, "uint32", 115, 1000],
   [20, "VL1", 47, "uint16", 114, 1000],
   [21, "VL2", 70, "uint16", 114, 1000],
@@ -136,6 +137,12 @@ const meterFloat = points([
   [27, "WphB", 32, "float32", undefined, 1, "signed"],
   [28, "WphC", 34, "float32", undefined, 1, "signed"],
   [29, "W", 28, "float32", undefined, 1, "signed"],
+]);
+
+const derCapacity = points([
+  [33, "WChaRteMaxRtg", 10, "uint16", 45, 1],
+  [34, "WDisChaRteMaxRtg", 11, "uint16", 45, 1],
+  [36, "WMaxRtg", 2, "uint16", 45, 1],
 ]);
 
 const nameplate = points([
@@ -201,6 +208,7 @@ const storageModels: readonly SunspecModel[] = [
   { ids: [derPorts.model], points: derPortPoints([derPorts.firstOffset]) },
   { ids: [802], points: battery },
   { ids: [124], points: storageBasic },
+  { ids: [702], points: derCapacity },
   { ids: [120], points: nameplate },
 ];
 

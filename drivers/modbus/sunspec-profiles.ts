@@ -50,8 +50,9 @@ export const sunspecProfiles: readonly MeterProfile[] = [
     [
       counters,
       "What the inverter feeds into the grid is export. Models 101 to 113 count no import.",
-      "The power factor and the reactive power are left out: their signs differ from maker to maker.",
-      "Models 121, 122, 123, 160, 801, 803 and 804 are passed over: they hold nothing that has a quantity of its own.",
+      "The power factor is that of model 701, whose sign is the active power's; here it is negative where power is fed in. Models 101 to 113 do not say what its sign means, and theirs is left out.",
+      "The reactive power is left out: no model says what its sign means.",
+      "Models 121, 122, 123, 160, 703 to 712, 801, 803 and 804 give no quantities; 'ecp sunspec' shows what a device has in them.",
     ],
   ),
   profile(
@@ -61,7 +62,7 @@ export const sunspecProfiles: readonly MeterProfile[] = [
     [
       counters,
       "Power drawn is positive, as the models have it; some makers turn the sign round, so compare it with the energies.",
-      "The power factor is left out: its unit and sign differ from maker to maker.",
+      "The power factor is left out: the models do not say what its sign means.",
     ],
   ),
   profile(
@@ -71,7 +72,8 @@ export const sunspecProfiles: readonly MeterProfile[] = [
     [
       "Energy and power of a storage come from its ports in model 714; what flows into it is positive.",
       "The state is the ChaSt of the models: 1 off, 2 empty, 3 discharging, 4 charging, 5 full, 6 holding, 7 testing.",
-      "Models 801, 803 and 804 are passed over: they hold strings and cells.",
+      "The power of model 802 is left out: the model does not say which direction is positive.",
+      "Models 801, 803 and 804 give no quantities: they hold strings and cells.",
     ],
   ),
 ];

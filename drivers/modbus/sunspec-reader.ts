@@ -10,16 +10,11 @@ import { defaultCodesOf, type MeterReading, statusOfError } from "./meter-reader
 import { readPatiently } from "./patient-read.ts";
 import { type MeterProfile, registersOf } from "./profile.ts";
 import { nameOfCode, textOfWords, type ValueProblem, valueOfWords } from "./register-value.ts";
-import { isRefusal, mayPass } from "./span-reader.ts";
+import { mayPass } from "./span-reader.ts";
+import { ChainError, type FoundModel, findSunspecModels, sunspecBases } from "./sunspec-chain.ts";
 import { derPortPoints, derPorts, notImplemented, type SunspecPoint, sunspecModels } from "./sunspec-models.ts";
 
 const functionCode = 3 as const;
-/** SunSpec Device Information Model: "SunS", then model 1, other models, and an id of 0xFFFF. */
-const bases = [40_000, 0, 50_000] as const;
-const markWords = [0x5375, 0x6e53] as const;
-const endId = 0xffff;
-const modelsMax = 64;
-const modelRegistersMax = 2_048;
 const commonId = 1;
 /** Model 1: the serial number, 16 registers from its id on. */
 const serialOffset = 50;
@@ -29,14 +24,6 @@ const scaleMax = 10;
 const scaleNotImplemented = 0x8000;
 /** A chain that ended with a refusal and not with its end mark is believed for so long. */
 const cutChainBelievedMs = 15 * 60_000;
-
-interface FoundModel {
-  readonly id: number;
-  /** Of its id. */
-  readonly address: number;
-  /** With id and length. */
-  readonly registers: number;
-}
 
 /** A reading that cannot be: its status, and one sentence. Never leaves this file. */
 class Unreadable extends Error {
@@ -131,35 +118,22 @@ export class SunspecReader {
     this.#openings = this.#line.reopenings;
     this.#base = undefined;
     this.#models = undefined;
-    for (const base of bases) {
-      const mark = await this.#words(base, 2, startBeforeMs).catch(orRefused);
-      if (mark?.[0] !== markWords[0] || mark[1] !== markWords[1]) continue;
+    const chain = await findSunspecModels((address, count, base) => {
       this.#base = base;
-      this.#models = await this.#chain(base + 2, startBeforeMs);
-      return this.#models;
-    }
-    throw new Unreadable(
-      statuses.incompatible,
-      `${this.#where}: expected "SunS" at register ${bases.join(", ")}, found it nowhere. Switch SunSpec on at the device, or choose another profile.`,
-    );
-  }
-
-  async #chain(first: number, startBeforeMs: number): Promise<FoundModel[]> {
-    const models: FoundModel[] = [];
-    this.#believedUntilMs = Number.POSITIVE_INFINITY;
-    for (let address = first; models.length < modelsMax && address + 2 <= 0x10000; ) {
-      const head = await this.#words(address, 2, startBeforeMs).catch((error: unknown) => {
-        orRefused(error);
-        this.#believedUntilMs = mayPass(error as DriverError) ? 0 : this.#line.nowMs() + cutChainBelievedMs;
-      });
-      const [id = endId, length = 0] = head ?? [];
-      if (id === endId) break;
-      if (length > modelRegistersMax || address + 2 + length > 0x10000)
-        throw new Unreadable(statuses.readError, `${this.#where}: model ${id} says that it has ${length} registers.`);
-      models.push({ id, address, registers: 2 + length });
-      address += 2 + length;
-    }
-    return models;
+      return this.#words(address, count, startBeforeMs);
+    }).catch((error: unknown) => {
+      if (!(error instanceof ChainError)) throw error;
+      throw new Unreadable(statuses.readError, `${this.#where}: ${error.message}.`);
+    });
+    if (chain === undefined)
+      throw new Unreadable(
+        statuses.incompatible,
+        `${this.#where}: expected "SunS" at register ${sunspecBases.join(", ")}, found it nowhere. Switch SunSpec on at the device, or choose another profile.`,
+      );
+    if (chain.cutBy === undefined) this.#believedUntilMs = Number.POSITIVE_INFINITY;
+    else this.#believedUntilMs = mayPass(chain.cutBy) ? 0 : this.#line.nowMs() + cutChainBelievedMs;
+    this.#models = chain.models;
+    return chain.models;
   }
 
   async #values(codes: readonly number[], startBeforeMs: number): Promise<Map<number, number>> {
@@ -234,9 +208,4 @@ function valueOfPoint(point: SunspecPoint, words: Uint16Array): number | ValuePr
   if (!Number.isSafeInteger(sum))
     return { status: statuses.outOfRange, isAbsent: false, problem: `${name} is out of range` };
   return (unitsPerValue < 0 ? -sum : sum) + 0;
-}
-
-/** A refusal as nothing: what is not there is not what is looked for. Busy, or a gateway without its unit, is no refusal. */
-function orRefused(error: unknown): undefined {
-  if (!isRefusal(error)) throw error;
 }
