@@ -23,6 +23,7 @@ import {
 } from "../../simulator/sunspec-device.ts";
 import { sunspecHousehold } from "../../simulator/sunspec-household.ts";
 import { serveModbusTcp } from "../../simulator/tcp-slave.ts";
+import { randomOfRun } from "../protocol/seeded-random.ts";
 
 const common = commonModel("Sonne", "S 5000", "SN-42");
 const profile = { ...findMeterProfile("sunspec-inverter")!, gapMs: 0 };
@@ -205,6 +206,34 @@ const modules = (said: number, room: number): SunspecModelImage => ({
       { offset: 21 + 20 * n, type: "uint16", value: 100 * (n + 1), scaleOffset: 4 },
     ]).flat(),
   ],
+});
+
+test("a device that holds random words is shown without failure, bounded, in characters that a terminal may have", async (t) => {
+  const random = randomOfRun();
+  t.diagnostic(`ECP_TEST_SEED=${random.seed}`);
+  for (const id of [1, 103, 113, 160, 203, 701, 702, 714, 802]) {
+    const length = 2 + random.integer(0, 400);
+    const device = sunspecDevice({ unit: 1, models: () => [common, { id, length, values: [] }] });
+    const { line } = await serve(t, {
+      unit: 1,
+      answer: (pdu) => {
+        const reply = device.answer(pdu);
+        const address = ((pdu[1] ?? 0) << 8) + (pdu[2] ?? 0);
+        if (!reply || (pdu[4] ?? 0) < 3) return reply;
+        // Id and length stay, so that it is still that model.
+        for (let i = address === 40_070 || address === 40_002 ? 6 : 2; i < reply.length; i++)
+          reply[i] = random.integer(0, 255);
+        return reply;
+      },
+    });
+    const survey = await surveySunspec(line, { unit: 1, profile });
+    const model = survey?.models[1];
+    assert.deepEqual([model?.id, model?.problem], [id, undefined]);
+    for (const { value, point } of model?.values ?? []) {
+      if (value !== undefined) assert.match(value, /^[\x20-\x7e]{1,80}$/, point.name);
+      assert.ok(point.offset + point.registers <= length + 2, point.name);
+    }
+  }
 });
 
 test("repeated groups end where the model does, whatever their number is said to be", async (t) => {
