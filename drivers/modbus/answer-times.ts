@@ -16,7 +16,7 @@ const usualExtraMs = 10;
 const timeoutFloorMs = 100;
 
 export interface AnswerLimits {
-  /** The profile's: for a unit that has not answered yet, and the most that silence makes of a learned one. */
+  /** The profile's: for a unit that has not answered yet, and the least for one that was silent just now. */
   readonly timeoutMs: number;
   /** Never longer than this. */
   readonly slowestAnswerMs: number;
@@ -67,9 +67,10 @@ export class AnswerTimes {
   }
 
   /**
-   * The time-out of the next request, and how long the line rests should that fail. Each silence doubles the time-out, up
-   * to the profile's. A unit that stayed silent before, through the whole rest, or could not be understood, makes the others wait
-   * no longer than its time-out: late answers of it are still kept apart by their length.
+   * The time-out of the next request, and how long the line rests should that fail. After a silence the time-out is the profile's: no
+   * reading is to be lost because a unit became slower than it was. A unit that stayed silent before, through the whole rest, or
+   * could not be understood, makes the others wait no longer than its time-out: late answers of it are still kept apart by their
+   * length.
    */
   next(unit: number, { timeoutMs, slowestAnswerMs }: AnswerLimits): NextAnswer {
     const times = this.#units.get(unit);
@@ -80,7 +81,7 @@ export class AnswerTimes {
       const longestMs = Math.max(...times.latenciesMs);
       usualMs = usualFactor * longestMs + usualExtraMs;
       const learnedMs = Math.max(timeoutFactor * longestMs, Math.min(timeoutFloorMs, timeoutMs));
-      nextMs = Math.min(learnedMs * 2 ** Math.min(times.silences, 10), Math.max(timeoutMs, learnedMs), slowestMs);
+      nextMs = Math.min(times.silences === 0 ? learnedMs : Math.max(timeoutMs, learnedMs), slowestMs);
     }
     const failures = (times?.silences ?? 0) + (times?.spoilt ?? 0);
     const restMs = failures > 0 ? nextMs : slowestMs;

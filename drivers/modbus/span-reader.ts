@@ -85,7 +85,8 @@ export async function readSpans(
       refused.push({ span, error });
       return;
     }
-    const widest = Math.max(...inside.map(({ count }) => count));
+    const alone = { ...memory.limits, maxRegistersPerRequest: block.count, requestCostRegisters: 0 };
+    const widest = Math.max(...inside.flatMap((span) => planBlocks([span], alone)).map(({ count }) => count));
     if (error.exceptionCode === illegalValue && memory.shorten(block.count, widest)) {
       await readAll(inside);
       return;

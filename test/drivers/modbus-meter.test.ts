@@ -110,6 +110,13 @@ test("a meter that answers 20 registers where 50 were allowed is asked for 20 fr
   assert.ok(asked() <= Math.ceil(registers / 20) + 1);
 });
 
+test("a number at an odd address, where counts must be even, may be refused for its count and is a status all the same", async (t) => {
+  const odd = { ...sdm630.registers[0]!, address: 0x0d };
+  const profile = { ...sdm630, registers: [odd], codes: [odd.code], defaultCodes: [odd.code] };
+  const { meter } = await startMeter(t, profile, () => 3);
+  assert.equal((await meter.read()).status, 7);
+});
+
 test("an optional register that is refused is left out, and asked for again after a quarter of an hour", async (t) => {
   const profile = findMeterProfile("cg-em24-rs485")!;
   let refuses = true;
@@ -136,6 +143,16 @@ test("a refused register that the configuration names makes status R, with what 
     assert.equal(status, 4);
     assert.match(detail, /registers 4:0x005C \+ 2.*exception 2/);
   }
+});
+
+test("two numbers at odd addresses, where counts must be even, and a meter that refuses long requests", async (t) => {
+  const [first, second] = [1, 2].map((code, i) => ({
+    ...sdm630.registers.find((register) => register.code === code)!,
+    address: 0x0d + 2 * i,
+  }));
+  const profile = { ...sdm630, registers: [first!, second!], codes: [1, 2], defaultCodes: [1, 2] };
+  const { meter } = await startMeter(t, profile, ({ count }) => (count > 4 ? 3 : undefined));
+  assert.equal((await meter.read()).status, 0);
 });
 
 test("some of the default codes: what the meter lacks is left out of them as well", async (t) => {
