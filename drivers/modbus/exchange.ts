@@ -57,6 +57,8 @@ export interface LineProtocol {
   readonly readyAtMs: number;
   /** Register count to ask a unit for first, since an answer of the same length may still come; undefined when none may. */
   probeCount(request: Uint8Array, countStep: number, nowMs: number): number | undefined;
+  /** False where probeCount() would say undefined to any request: nothing is owed by anybody. */
+  readonly mayNeedProbe: boolean;
   /** The late answers that came and were rejected since the last call. */
   takeLate(): LateAnswer[];
   /** True when the byte stream cannot be trusted any more and the connection has to be made anew. */
@@ -183,6 +185,10 @@ export class RtuProtocol implements LineProtocol {
 
   takeLate(): LateAnswer[] {
     return this.#late.splice(0);
+  }
+
+  get mayNeedProbe(): boolean {
+    return this.#owed.length > 0 || this.#alike.size > 0;
   }
 
   probeCount(request: Uint8Array, countStep: number, nowMs: number): number | undefined {

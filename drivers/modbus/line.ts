@@ -181,6 +181,7 @@ export class ModbusLine {
 
   async #read(read: RegisterRead): Promise<Uint16Array> {
     if (this.#transport === undefined) await this.#ensureOpen();
+    if (!this.#protocol.mayNeedProbe) return this.#readNow(read);
     const request = encodeReadRequest(read);
     for (let probes = 0; ; probes++) {
       // A probe that was answered by what may be an earlier answer has proven nothing.

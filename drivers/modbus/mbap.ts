@@ -135,6 +135,8 @@ export class MbapProtocol implements LineProtocol {
     return this.#late.splice(0);
   }
 
+  readonly mayNeedProbe = false;
+
   probeCount(): undefined {
     return undefined;
   }
