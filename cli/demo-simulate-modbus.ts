@@ -19,13 +19,14 @@ const metersMax = 32;
 export const demoSimulateModbus: Command = {
   summary: "simulated meters of any profile on one line, with faults on demand",
   usage: `Usage: ecp-demo simulate modbus --profile NAME [--unit N] | --meter NAME@UNIT …
-                                [--port LINK | --tcp HOST:PORT [--framing tcp|rtu]] [--baud N] [--parity none|even|odd]
+                                [--port LINK | --tcp HOST:PORT [--framing tcp|rtu]] [--baud N] [--parity none|even|odd|any]
                                 [--stop-bits 1|2] [--fault [UNIT=]FAULT …] [--seed N] [--control] [--json] [--exit-with-parent]
 
 Makes a pty and prints its path, and with --port makes LINK a symlink to it; or serves Modbus TCP (--framing rtu: RTU frames over TCP;
 port 0: any). --meter may be given up to ${metersMax} times: several meters on one line, of which two may share a unit, as in life.
-Answers take the time that their characters need at --baud (9600). Where --baud or --parity is given, the line keeps to it
-as a real one: a program that has set another speed or parity gets garbage.
+Answers take the time that their characters need at --baud (9600; beside --parity alone, the first meter's from the
+factory). Where --baud or --parity is given, the line keeps to it as a real one: a program that has set another speed or parity gets garbage. Of a pty Linux tells parity only to those that check it
+(stty inpck, as ecp does): for other programs, leave --parity out.
 --seed chooses the house; the serial number of each meter is ${serialNumberFrom} + seed + unit.
 
 FAULT: ${faultSpellings.join(", ")};
@@ -67,7 +68,7 @@ Runs until SIGTERM or SIGINT. Profiles: ${meterProfiles.map(({ id }) => id).join
     if (tcp && (values.port ?? values.baud ?? values.parity ?? values["stop-bits"]) !== undefined)
       throw usageError(name, "--tcp together with --port, --baud, --parity or --stop-bits: a line is one of the two");
     if (!tcp && values.framing !== undefined) throw usageError(name, "--framing without --tcp");
-    const bus = await start(slaves, values, tcp);
+    const bus = await start(slaves, meters[0]?.profile.factory.bauds[0] ?? defaultBaud, values, tcp);
     if (values.json) {
       const units = meters.map(({ profile, unit }) => ({ unit, profile: profile.id }));
       const { path, address } = bus;
@@ -147,17 +148,22 @@ interface LineFlags {
   readonly "stop-bits"?: string | undefined;
 }
 
+/** Where nothing is said, quick enough for every meter. */
+const defaultBaud = 9600;
+
+/** @param factoryBaud speed of a line whose parity alone is given */
 async function start(
   slaves: readonly SimulatedSlave[],
+  factoryBaud: number,
   flags: LineFlags,
   tcp: { host: string; port: number; framing: "tcp" | "rtu" } | undefined,
 ): Promise<SimulatedBus> {
-  const { port, parity = "none", "stop-bits": stopBits = "1" } = flags;
-  if (parity !== "none" && parity !== "even" && parity !== "odd")
-    throw usageError(name, `--parity ${parity}; none, even or odd was expected`);
+  const { port, parity = "any", "stop-bits": stopBits = "1" } = flags;
+  if (parity !== "none" && parity !== "even" && parity !== "odd" && parity !== "any")
+    throw usageError(name, `--parity ${parity}; none, even, odd or any was expected`);
   if (stopBits !== "1" && stopBits !== "2") throw usageError(name, `--stop-bits ${stopBits}; 1 or 2 was expected`);
-  const baud = integer("baud", flags.baud ?? "9600", 300, 230_400);
   const isStrict = (flags.baud ?? flags.parity ?? flags["stop-bits"]) !== undefined;
+  const baud = integer("baud", flags.baud ?? `${isStrict ? factoryBaud : defaultBaud}`, 300, 230_400);
   return runSimulatedBus({
     slaves,
     ...(port !== undefined && { link: port }),

@@ -20,7 +20,7 @@ export interface SimulatedBusOptions {
    * The line keeps its characters' times in both directions and is understood only by a program with the same settings; another one
    * gets garbage. Without it only the answers are paced, and any setting will do.
    */
-  readonly strict?: { readonly parity: "none" | "even" | "odd"; readonly stopBits: 1 | 2 };
+  readonly strict?: { readonly parity: "none" | "even" | "odd" | "any"; readonly stopBits: 1 | 2 };
 }
 
 export interface SimulatedBus {

@@ -36,6 +36,31 @@ async function simulate(t: TestContext, ...args: readonly string[]): Promise<Sim
 
 const read = { functionCode: 4, address: 0x33, count: 1, timeoutMs: 300, slowestAnswerMs: 300 } as const;
 
+for (const [flags, understood, refused] of [
+  [["--baud", "19200"], ["none", "even"], []],
+  [["--parity", "even"], ["even"], ["none"]],
+] as const)
+  test(`${flags.join(" ")}: the line keeps to what is said, and to the factory's speed`, async (t) => {
+    const link = join(temporaryFolder(t), "bus.tty");
+    await simulate(t, "--profile", "schneider-iem3155", "--port", link, ...flags);
+    const ask = async (parity: "none" | "even"): Promise<unknown> => {
+      const openTransport = () => openSerialPort({ path: link, baud: 19_200, parity });
+      const line = createRtuLine({ description: link, openTransport, baud: 19_200, bitsPerCharacter: 11 });
+      t.after(() => line.close());
+      const words = {
+        functionCode: 3,
+        address: 3059,
+        count: 2,
+        unit: 1,
+        timeoutMs: 500,
+        slowestAnswerMs: 500,
+      } as const;
+      return line.readRegisters(words).finally(() => line.close());
+    };
+    for (const parity of understood) await ask(parity);
+    for (const parity of refused) await assert.rejects(ask(parity), { code: "crc-error" });
+  });
+
 test("several meters on one line at a speed that is kept; faults, cable and noise while it runs", async (t) => {
   const link = join(temporaryFolder(t), "bus.tty");
   const meters = ["--meter", "cg-em340@1", "--meter", "cg-em340@2", "--fault", "2=exception:6"];
@@ -104,7 +129,7 @@ test("wrong usage ends it at once, and a file in the link's place stays", async 
     [["--profile", "cg-em340", "--unit", "0"], /from 1 to 247/],
     [["--profile", "cg-em340", "--fault", "sleepy"], /one of silent, lost/],
     [["--profile", "cg-em340", "--fault", "7=lost"], /the units are 1/],
-    [["--profile", "cg-em340", "--parity", "mark"], /none, even or odd/],
+    [["--profile", "cg-em340", "--parity", "mark"], /none, even, odd or any/],
     [["--profile", "cg-em340", "--tcp", "x"], /HOST:PORT/],
     [["--profile", "cg-em340", "--tcp", "127.0.0.1:0", "--baud", "9600"], /a line is one of the two/],
     [["--profile", "cg-em340", "--framing", "rtu"], /--framing without --tcp/],
