@@ -25,6 +25,9 @@ const limits = {
 /** An exchange that takes longer has not ended: rest, probe and time-out together are far below it. */
 const unsettledMs = 30_000;
 
+/** Wrong values that are told in full. */
+const wrongShownMax = 5;
+
 interface Request {
   readonly unit: number;
   readonly functionCode: 3 | 4;
@@ -51,6 +54,8 @@ class Tally {
   reads = 0;
   answered = 0;
   wrongValues = 0;
+  /** Answers of a moment ago to a request for the very same registers. */
+  repeated = 0;
   /** Refusals of registers that are there. */
   misplacedRefusals = 0;
   unsettled = 0;
@@ -67,7 +72,14 @@ class Tally {
       const words = await Promise.race([read(request), watch]);
       if (words === "unsettled") this.unsettled++;
       else if (bus.isTrue(unit, functionCode, address, words)) this.answered++;
-      else this.wrongValues++;
+      else if (bus.isRepeat(unit, functionCode, address, words)) this.repeated++;
+      else {
+        this.wrongValues++;
+        if (this.wrongValues <= wrongShownMax)
+          process.stderr.write(
+            `bus: wrong value: ${JSON.stringify({ ...request, words, received: bus.received(unit) })}\n`,
+          );
+      }
     } catch (error) {
       const exception = (error as DriverError).exceptionCode ?? (error as { modbusCode?: number }).modbusCode;
       if (exception !== undefined && address < refusedFrom) this.misplacedRefusals++;
@@ -186,12 +198,14 @@ await runCampaign("bus", async (campaign) => {
   const plain = await run(campaign, campaign.count(5_000, 800), lines, theirs);
   const unguarded = await run(campaign, campaign.count(5_000, 800), lines, (path) => ours(path, false));
   const { tally } = round;
-  const ended = tally.answered + tally.wrongValues + Object.values(tally.failures).reduce((a, b) => a + b, 0);
+  const valued = tally.answered + tally.repeated + tally.wrongValues;
+  const ended = valued + Object.values(tally.failures).reduce((a, b) => a + b, 0);
   const figures = {
     reads: tally.reads,
     requests: round.requests,
     answered: tally.answered,
     wrongValues: tally.wrongValues,
+    repeatedAnswers: tally.repeated,
     misplacedRefusals: tally.misplacedRefusals,
     withoutOneOutcome: tally.unsettled + round.miscounted + Math.abs(tally.reads - ended),
     lateRejected: round.late,

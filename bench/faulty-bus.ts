@@ -25,6 +25,9 @@ const copyLatestMs = 500;
 /** Where this process was held up, one that would come later still is not sent: the line holds out for 1500 ms. */
 const copyTooLateMs = 600;
 
+/** As long as a line takes frames for copies, and the time of an exchange. */
+const repeatAgeMaxMs = 2_000;
+
 export class FaultyBus {
   readonly faults: Record<FaultKind, number>;
   readonly #random: SeededRandom;
@@ -32,6 +35,8 @@ export class FaultyBus {
   readonly #parser = new RtuParser(requestLength);
   /** Requests that a unit has received: the number in the answer. */
   readonly #received = new Map<number, number>();
+  /** By unit, function, address and count: the last requests for it. */
+  readonly #asked = new Map<string, { number: number; atMs: number }[]>();
   readonly #tails = new Map<number, Promise<void>>();
   #wire: Promise<void> = Promise.resolve();
   #closed = false;
@@ -55,6 +60,24 @@ export class FaultyBus {
     return words.length > 0 && words.every((word, i) => word === expected[i]);
   }
 
+  /**
+   * Whether these words are the answer to an earlier request for the very same registers, a moment ago. An answer that comes twice
+   * cannot be told from a register that has not changed: no receiver can, and the value was true that moment.
+   */
+  isRepeat(unit: number, functionCode: number, address: number, words: readonly number[]): boolean {
+    const numbers = this.#asked.get([unit, functionCode, address, words.length].join()) ?? [];
+    return numbers.some(
+      ({ number, atMs }) =>
+        performance.now() - atMs <= repeatAgeMaxMs &&
+        wordsOf(unit, functionCode, address, words.length, number).every((word, i) => word === words[i]),
+    );
+  }
+
+  /** Requests that a unit has received so far. */
+  received(unit: number): number {
+    return this.#received.get(unit) ?? 0;
+  }
+
   async close(): Promise<void> {
     this.#closed = true;
     await this.#pty.close();
@@ -65,6 +88,8 @@ export class FaultyBus {
     if (!busUnits.some((known) => known === unit)) return;
     const number = (this.#received.get(unit) ?? 0) + 1;
     this.#received.set(unit, number);
+    const key = [unit, request[1]!, (request[2]! << 8) | request[3]!, (request[4]! << 8) | request[5]!].join();
+    this.#asked.set(key, [...(this.#asked.get(key) ?? []), { number, atMs: performance.now() }].slice(-4));
     // Drawn now, so that the order of the draws is that of the requests.
     const kind = this.#random.chance(faultyOfHundred) ? this.#random.pick(faultKinds) : undefined;
     const answer = new Answer(request, number, kind, this.#random);
@@ -80,6 +105,8 @@ export class FaultyBus {
         let firstAtMs: number | undefined;
         for (const { afterMs, bytes } of isSpoilt ? answer.parts : answer.whole) {
           await pause(afterMs);
+          // The same where this process was held up.
+          if (kind === "wrong unit" && performance.now() - receivedAtMs > promptMs) continue;
           const isCopy = kind === "duplicated" && firstAtMs !== undefined;
           if (isCopy && performance.now() - firstAtMs! > copyTooLateMs) continue;
           await this.#put(bytes);
