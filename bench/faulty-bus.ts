@@ -35,8 +35,8 @@ export class FaultyBus {
   readonly #parser = new RtuParser(requestLength);
   /** Requests that a unit has received: the number in the answer. */
   readonly #received = new Map<number, number>();
-  /** By unit, function, address and count: the last requests for it. */
-  readonly #asked = new Map<string, { number: number; atMs: number }[]>();
+  /** By unit, function, address and count: the last request for it that was answered twice. */
+  readonly #doubled = new Map<string, { number: number; atMs: number }>();
   readonly #tails = new Map<number, Promise<void>>();
   #wire: Promise<void> = Promise.resolve();
   #closed = false;
@@ -61,16 +61,13 @@ export class FaultyBus {
   }
 
   /**
-   * Whether these words are the answer to an earlier request for the very same registers, a moment ago. An answer that comes twice
+   * Whether these words are an answer, sent twice a moment ago, to a request for the very same registers. A copy
    * cannot be told from a register that has not changed: no receiver can, and the value was true that moment.
    */
   isRepeat(unit: number, functionCode: number, address: number, words: readonly number[]): boolean {
-    const numbers = this.#asked.get([unit, functionCode, address, words.length].join()) ?? [];
-    return numbers.some(
-      ({ number, atMs }) =>
-        performance.now() - atMs <= repeatAgeMaxMs &&
-        wordsOf(unit, functionCode, address, words.length, number).every((word, i) => word === words[i]),
-    );
+    const doubled = this.#doubled.get([unit, functionCode, address, words.length].join());
+    if (doubled === undefined || performance.now() - doubled.atMs > repeatAgeMaxMs) return false;
+    return wordsOf(unit, functionCode, address, words.length, doubled.number).every((word, i) => word === words[i]);
   }
 
   /** Requests that a unit has received so far. */
@@ -88,11 +85,13 @@ export class FaultyBus {
     if (!busUnits.some((known) => known === unit)) return;
     const number = (this.#received.get(unit) ?? 0) + 1;
     this.#received.set(unit, number);
-    const key = [unit, request[1]!, (request[2]! << 8) | request[3]!, (request[4]! << 8) | request[5]!].join();
-    this.#asked.set(key, [...(this.#asked.get(key) ?? []), { number, atMs: performance.now() }].slice(-4));
     // Drawn now, so that the order of the draws is that of the requests.
     const kind = this.#random.chance(faultyOfHundred) ? this.#random.pick(faultKinds) : undefined;
     const answer = new Answer(request, number, kind, this.#random);
+    if (kind === "duplicated") {
+      const key = [unit, request[1]!, (request[2]! << 8) | request[3]!, (request[4]! << 8) | request[5]!].join();
+      this.#doubled.set(key, { number, atMs: performance.now() });
+    }
     const receivedAtMs = performance.now();
     const before = this.#tails.get(unit) ?? Promise.resolve();
     this.#tails.set(
@@ -105,8 +104,6 @@ export class FaultyBus {
         let firstAtMs: number | undefined;
         for (const { afterMs, bytes } of isSpoilt ? answer.parts : answer.whole) {
           await pause(afterMs);
-          // The same where this process was held up.
-          if (kind === "wrong unit" && performance.now() - receivedAtMs > promptMs) continue;
           const isCopy = kind === "duplicated" && firstAtMs !== undefined;
           if (isCopy && performance.now() - firstAtMs! > copyTooLateMs) continue;
           await this.#put(bytes);

@@ -29,7 +29,7 @@ const slaveFaults: readonly (readonly [fault: string, status: string, says: RegE
   ["exception:4", "F", /exception 4 \(device failure\)\. /],
   ["garbage", "F", /got 10 bytes without a valid CRC\. Check the line/],
   ["bad-crc", "F", /without a valid CRC\. Check the line/],
-  ["not-a-number:52", "F", /expected a number .* got NaN.*0x0034/],
+  ["not-a-number:52", "F", /expected a number for .*, got NaN, which says "not available" .*0x0034/],
 ];
 
 test("ecp read names each fault of a slave, where it is and what to do, and ends with 1", async (t) => {
