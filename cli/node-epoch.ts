@@ -110,7 +110,7 @@ async function decideEpoch(verb: "accept" | "reject", args: readonly string[]): 
     const before = find();
     const { device } = before;
     const number = before.epoch.epoch;
-    const changed = await store.transaction(async (tx) => {
+    const changed = await store.transaction({ devices: [device.id], places: [] }, async (tx) => {
       const stored = await tx.epoch(device.id, number);
       return stored !== undefined && (await decide(tx, device.id, stored, decision));
     });

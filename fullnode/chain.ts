@@ -345,8 +345,8 @@ async function countRows(
   const { meter, generation, slotS, codes, rows, sequence, clockState } = content;
   // Seconds since a boot are no time that a value could be booked for.
   const isTimed = clockState !== clockStates.relative;
-  for (const { timeS, status, values } of rows) {
-    const row: CountedRow = {
+  const counted = rows.map(
+    ({ timeS, status, values }): CountedRow => ({
       meter,
       generation,
       timeS,
@@ -354,7 +354,7 @@ async function countRows(
       status,
       booked: isTimed && status === statuses.good,
       values: values.flatMap((value, i) => [codes[i] as number, value]),
-    };
-    await tx.countRow(device, epoch, sequence, row);
-  }
+    }),
+  );
+  await tx.countRows(device, epoch, sequence, counted);
 }

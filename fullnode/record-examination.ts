@@ -106,7 +106,7 @@ export class RecordExamination {
     const record = { ...arrival, device, signedBy: publicKey };
     // The digest covers the signature, so a record that is stored with this digest has been verified.
     if (known && mayHold(device.id, epoch, sequence)) {
-      const stored = await this.#store.digest(device.id, epoch, sequence);
+      const [stored] = await this.#store.digests([{ device: device.id, epoch, sequence }]);
       if (stored && equalBytes(stored, digest)) return record;
     }
     if (await holds(cose, key)) return this.#withRotation(record, content, device);

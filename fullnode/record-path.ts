@@ -22,7 +22,7 @@ import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "./record-event.
 import { type Examined, type Message, RecordExamination, type Refused } from "./record-examination.ts";
 import { RefusalTally } from "./refusal-tally.ts";
 import type { KnownDevice, Registry } from "./registry.ts";
-import type { Store, StoreTransaction } from "./store.ts";
+import type { BatchScope, Store, StorePlace, StoreTransaction } from "./store.ts";
 import { isPassingStoreError } from "./store-sqlite-failure.ts";
 import { announce, epochsPerDeviceMax, rejectedKeys, succeed } from "./succession.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
@@ -151,7 +151,10 @@ export class RecordPath {
     this.#foreignChanges = changes;
     this.#lookAgain = false;
     for (const { device, epoch } of await store.epochsToSettle(cachedChainsMax)) {
-      const chain = await store.transaction((tx) => this.#knownChain(tx, device, epoch));
+      const chain = await store.transaction({ devices: [device], places: [] }, (tx) => {
+        this.#forgetForeign(tx);
+        return this.#knownChain(tx, device, epoch);
+      });
       if (chain) this.#unsettled.add(chain);
     }
     this.#pushAgain(this.#early.takeAll());
@@ -172,6 +175,29 @@ export class RecordPath {
     this.#unsettled.clear();
     this.#foreignChanges = -1;
     this.#lookAgain = true;
+  }
+
+  /** What others have changed of the devices of a batch; nobody can while the transaction runs. */
+  #forgetForeign({ foreign }: StoreTransaction): void {
+    if (foreign === "all") this.#forgetChains();
+    else if (foreign.size > 0)
+      for (const [key, chain] of this.#chains)
+        if (foreign.has(chain.device)) {
+          this.#chains.delete(key);
+          this.#unsettled.delete(chain);
+          this.#lookAgain = true;
+        }
+  }
+
+  #scopeOf(batch: readonly (Examined | Refused)[]): BatchScope {
+    const devices = new Set([...this.#unsettled].map(({ device }) => device));
+    const places: StorePlace[] = [];
+    for (const record of batch) {
+      if ("refused" in record || record.device === undefined) continue;
+      devices.add(record.device.id);
+      places.push({ device: record.device.id, epoch: record.content.epoch, sequence: record.content.sequence });
+    }
+    return { devices: [...devices], places };
   }
 
   #pushAgain(messages: readonly Message[]): void {
@@ -214,13 +240,13 @@ export class RecordPath {
     // Between batches only: within one, two objects for one chain would not know of each other.
     if (this.#chains.size > cachedChainsMax) this.#forgetChains();
     try {
-      const { receipts, events, refused, duplicates, announced } = await store.transaction(async (tx) => {
-        // Others may have written since the last look; nobody can while this transaction runs.
-        if ((await store.foreignChanges()) !== this.#foreignChanges) {
-          this.#forgetChains();
-        }
-        return this.#place(tx, batch, nowMs);
-      });
+      const { receipts, events, refused, duplicates, announced } = await store.transaction(
+        this.#scopeOf(batch),
+        (tx) => {
+          this.#forgetForeign(tx);
+          return this.#place(tx, batch, nowMs);
+        },
+      );
       // POINT OF NO RETURN, passed: records, ledger queue and receipts are on disk. What the receipts promise is kept.
       this.#counts.stored += events.length;
       this.#counts.duplicates += duplicates;

@@ -78,7 +78,7 @@ export class SqliteTransaction {
   }
 
   /** What may be done inside a transaction. */
-  operations(): StoreTransaction {
+  operations(): Omit<StoreTransaction, "foreign"> {
     return {
       epoch: (device, epoch) => this.epoch(device, epoch),
       epochCount: (device) => this.#sql.count("SELECT count(*) AS n FROM epochs WHERE device = ?", device),
@@ -145,7 +145,9 @@ export class SqliteTransaction {
           epoch,
           sequence,
         ),
-      countRow: (device, epoch, sequence, row) => this.#countRow(device, epoch, sequence, row),
+      countRows: (device, epoch, sequence, rows) => {
+        for (const row of rows) this.#countRow(device, epoch, sequence, row);
+      },
       evidenceDigests: (device, epoch, sequence) =>
         this.#sql
           .all("SELECT digest FROM evidence WHERE device = ? AND epoch = ? AND sequence = ?", device, epoch, sequence)

@@ -10,6 +10,7 @@ import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { NodeError } from "./node-error.ts";
 import { type SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
+  BatchScope,
   DeviceSummary,
   Enrolment,
   EpochKey,
@@ -19,6 +20,7 @@ import type {
   StoredDevice,
   StoredEpoch,
   StoredRecord,
+  StorePlace,
   StoreTransaction,
 } from "./store.ts";
 import { migrations } from "./store-schema.ts";
@@ -62,11 +64,14 @@ export function openSqliteStore(data: string): SqliteStore {
   return new SqliteStore(path);
 }
 
+const noDevices: ReadonlySet<number> = new Set();
+
 export class SqliteStore implements Store {
   readonly #database: DatabaseSync;
   readonly #sql: SqlStatements;
   readonly #inside: SqliteTransaction;
-  readonly #transaction: StoreTransaction;
+  readonly #operations: Omit<StoreTransaction, "foreign">;
+  #changesSeen: number;
 
   constructor(path: string) {
     const url = pathToFileURL(path);
@@ -80,7 +85,8 @@ export class SqliteStore implements Store {
       throw asNodeError(error, path);
     }
     this.#inside = new SqliteTransaction(this.#sql);
-    this.#transaction = this.#inside.operations();
+    this.#operations = this.#inside.operations();
+    this.#changesSeen = this.foreignChanges();
   }
 
   #configure(): void {
@@ -140,10 +146,14 @@ export class SqliteStore implements Store {
     this.#setMeta("name", name);
   }
 
-  async transaction<T>(work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
+  async transaction<T>(_scope: BatchScope, work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
     this.#database.exec("BEGIN IMMEDIATE");
     try {
-      const result = await work(this.#transaction);
+      // Others may have written since the last one; nobody can while this one runs.
+      const changes = this.foreignChanges();
+      const foreign = changes === this.#changesSeen ? noDevices : "all";
+      this.#changesSeen = changes;
+      const result = await work({ ...this.#operations, foreign });
       this.#database.exec("COMMIT"); // point of no return: from here a power cut loses nothing of it
       return result;
     } catch (error) {
@@ -233,8 +243,8 @@ export class SqliteStore implements Store {
     return row?.bytes as Uint8Array | undefined;
   }
 
-  digest(device: number, epoch: number, sequence: number): Uint8Array | undefined {
-    return this.#inside.seat(device, epoch, sequence)?.digest;
+  digests(places: readonly StorePlace[]): (Uint8Array | undefined)[] {
+    return places.map(({ device, epoch, sequence }) => this.#inside.seat(device, epoch, sequence)?.digest);
   }
 
   epochsToSettle(limit: number): { device: number; epoch: number }[] {

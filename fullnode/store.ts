@@ -161,8 +161,25 @@ export interface QuarantinedRecord {
   readonly bytes: Uint8Array;
 }
 
+/** A record's place, over all devices. */
+export interface StorePlace extends RecordPlace {
+  readonly device: number;
+}
+
+/**
+ * What the work of a transaction will touch. A server reads ahead with it, and keeps other nodes from these devices until
+ * the end; work must not change devices that its scope does not name.
+ */
+export interface BatchScope {
+  readonly devices: readonly number[];
+  /** Where records are to be placed. */
+  readonly places: readonly StorePlace[];
+}
+
 /** Reads and writes of one batch; all of them happen, or none. */
 export interface StoreTransaction {
+  /** Devices of the scope (or all) that another process has changed since this store's last transaction with them. */
+  readonly foreign: "all" | ReadonlySet<number>;
   epoch(device: number, epoch: number): Awaitable<StoredEpoch | undefined>;
   epochCount(device: number): Awaitable<number>;
   epochKeys(device: number): Awaitable<readonly EpochKey[]>;
@@ -204,7 +221,7 @@ export interface StoreTransaction {
    * The first row of a counting key (device, meter, clock generation, time) stays; but one with values replaces one without, and
    * one that is booked one that is not: a marked row must not keep a slot from the reading that comes when it ends.
    */
-  countRow(device: number, epoch: number, sequence: number, row: CountedRow): Awaitable<void>;
+  countRows(device: number, epoch: number, sequence: number, rows: readonly CountedRow[]): Awaitable<void>;
 
   evidenceDigests(device: number, epoch: number, sequence: number): Awaitable<readonly Uint8Array[]>;
   /** Evidence of one epoch, the newest first, at most `limit`. */
@@ -224,9 +241,15 @@ export interface StoreTransaction {
 
 export interface Store {
   readonly nodeName: string;
-  /** Runs the work in one transaction; when the promise is fulfilled, all of it survives a power cut. */
-  transaction<T>(work: (tx: StoreTransaction) => Promise<T>): Promise<T>;
-  /** Changes whenever another process has written: whoever keeps copies must then drop them. */
+  /**
+   * Runs the work in one transaction; when the promise is fulfilled, all of it survives a power cut. Work may be run again
+   * from the start where another node was in its way.
+   */
+  transaction<T>(scope: BatchScope, work: (tx: StoreTransaction) => Promise<T>): Promise<T>;
+  /**
+   * Changes whenever another process has written something that concerns everyone: devices enrolled, epochs agreed to, and in
+   * an embedded store anything at all. Whoever keeps copies must then drop them. See {@link StoreTransaction.foreign} for the rest.
+   */
   foreignChanges(): Awaitable<number>;
 
   device(name: string): Awaitable<StoredDevice | undefined>;
@@ -234,8 +257,8 @@ export interface Store {
   epochKeys(device: number): Awaitable<readonly EpochKey[]>;
   /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
   enrol(enrolment: Enrolment): Awaitable<boolean>;
-  /** Digest of a stored record, for telling a duplicate before any signature is checked. */
-  digest(device: number, epoch: number, sequence: number): Awaitable<Uint8Array | undefined>;
+  /** Digests of stored records, for telling duplicates before any signature is checked; in the order asked. */
+  digests(places: readonly StorePlace[]): Awaitable<readonly (Uint8Array | undefined)[]>;
   /** Epochs that have stored records to settle. */
   epochsToSettle(limit: number): Awaitable<readonly { device: number; epoch: number }[]>;
   /** Quarantined records of devices that are enrolled by now. */

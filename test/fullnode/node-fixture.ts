@@ -8,7 +8,7 @@ import { createNodeKeys, ed25519PublicKey, type NodeKeys } from "../../fullnode/
 import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "../../fullnode/record-event.ts";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { enrolDevice, Registry } from "../../fullnode/registry.ts";
-import type { Store } from "../../fullnode/store.ts";
+import type { BatchScope, Store } from "../../fullnode/store.ts";
 import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
 import { decide } from "../../fullnode/succession.ts";
 import { createLog } from "../../platform/log.ts";
@@ -23,6 +23,9 @@ export function temporaryFolder(t: TestContext): string {
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
+
+/** What a test does to the first device. */
+export const deviceScope: BatchScope = { devices: [1], places: [] };
 
 export class NodeFixture {
   readonly data: string;
@@ -86,7 +89,7 @@ export class NodeFixture {
 
   /** The owner accepts or rejects an epoch of the only device. */
   async decide(epoch: number, decision: "accepted" | "rejected" = "accepted"): Promise<void> {
-    await this.store.transaction(async (tx) => {
+    await this.store.transaction(deviceScope, async (tx) => {
       const stored = await tx.epoch(1, epoch);
       if (stored === undefined) throw new Error(`no epoch ${epoch}`);
       await decide(tx, 1, stored, decision);

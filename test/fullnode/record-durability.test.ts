@@ -29,8 +29,8 @@ test("where the disk is full no receipt is given, and what comes again later is 
   const records = device.readings(5);
   let full = true;
   await node.useStore((store) =>
-    withTransaction(store, (work) =>
-      store.transaction(async (tx) => {
+    withTransaction(store, (scope, work) =>
+      store.transaction(scope, async (tx) => {
         const result = await work(tx);
         if (full) throw diskFull();
         return result;
@@ -66,10 +66,10 @@ test("control: the check finds a store that says it has committed and has not", 
   const node = new NodeFixture(t);
   const device = await node.enrolled();
   await node.useStore((store) =>
-    withTransaction(store, async (work) => {
+    withTransaction(store, async (scope, work) => {
       let result: Awaited<ReturnType<typeof work>> | undefined;
       await store
-        .transaction(async (tx) => {
+        .transaction(scope, async (tx) => {
           result = await work(tx);
           throw new Error("rolled back");
         })

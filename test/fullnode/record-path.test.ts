@@ -8,7 +8,7 @@ import { digestOf } from "../../protocol/cose-sign1.ts";
 import { receiptRangesMax } from "../../protocol/receipt.ts";
 import { decodeRecord, recordBytesMax } from "../../protocol/record.ts";
 import { acknowledges, DeviceFixture, firstTimeS, sha256 } from "./device-fixture.ts";
-import { NodeFixture } from "./node-fixture.ts";
+import { deviceScope, NodeFixture } from "./node-fixture.ts";
 import { shuffled } from "./shuffle.ts";
 
 test("a valid record is stored, settled, queued for the ledger, and acknowledged by a receipt that verifies", async (t) => {
@@ -170,7 +170,7 @@ test("the spans kept along the way are those that all records make", async (t) =
   const device = await node.enrolled();
   const records = [...device.readings(30), device.void(4), ...device.readings(30)].filter((_, i) => i % 7 !== 3);
   for (const record of shuffled(records, 9)) await node.deliver(device, record);
-  const rebuilt = await node.store.transaction(async (tx) =>
+  const rebuilt = await node.store.transaction(deviceScope, async (tx) =>
     spansOf(await tx.seats(1, device.epoch), await tx.voids(1, device.epoch)),
   );
   assert.deepEqual(

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { lockData } from "../../fullnode/data-lock.ts";
 import { NodeError } from "../../fullnode/node-error.ts";
 import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
-import { NodeFixture, temporaryFolder } from "./node-fixture.ts";
+import { deviceScope, NodeFixture, temporaryFolder } from "./node-fixture.ts";
 
 const failsWith = (code: string) => (error: unknown) => error instanceof NodeError && error.code === code;
 
@@ -78,7 +78,7 @@ test("a transaction that fails leaves nothing, one that was cut off leaves nothi
     receivedMs: 1,
   };
   await assert.rejects(
-    node.store.transaction(async (tx) => {
+    node.store.transaction(deviceScope, async (tx) => {
       await tx.addSeat(1, device.epoch, seat, { voided: undefined, dropped: [] });
       throw new Error("on purpose");
     }),
@@ -89,7 +89,7 @@ test("a transaction that fails leaves nothing, one that was cut off leaves nothi
 
   // The files as a crash before COMMIT would leave them.
   const copy = temporaryFolder(t);
-  await node.store.transaction(async (tx) => {
+  await node.store.transaction(deviceScope, async (tx) => {
     await tx.addSeat(1, device.epoch, seat, { voided: undefined, dropped: [] });
     for (const file of ["node.db", "node.db-wal"]) copyFileSync(join(node.data, file), join(copy, file));
   });

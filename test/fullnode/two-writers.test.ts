@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { Registry } from "../../fullnode/registry.ts";
-import type { Store } from "../../fullnode/store.ts";
+import type { BatchScope, Store, StoreTransaction } from "../../fullnode/store.ts";
 import { openSqliteStore } from "../../fullnode/store-sqlite.ts";
 import { createLog } from "../../platform/log.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
@@ -53,6 +53,9 @@ test("control: a writer that does not notice the other one leaves a chain that i
     new Proxy(store, {
       get: (target, name) => {
         if (name === "foreignChanges") return () => 1;
+        if (name === "transaction")
+          return (scope: BatchScope, work: (tx: StoreTransaction) => Promise<unknown>) =>
+            target.transaction(scope, (tx) => work({ ...tx, foreign: new Set() }));
         const value = Reflect.get(target, name);
         return typeof value === "function" ? value.bind(target) : value;
       },
