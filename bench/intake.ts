@@ -38,8 +38,10 @@ await runCampaign("intake", async (campaign) => {
   const folder = mkdtempSync(path.join(tmpdir(), "ecp-intake-"));
   campaign.after(() => rmSync(folder, { recursive: true, force: true }));
   const few = supply(campaign, "10 devices", 10, campaign.count(60_000, 8_000), singleReading);
-  const signed = few.messages.slice(0, 500).map(({ bytes }, i) => signedOf(bytes, (few.devices[i % 10] as SupplyDevice).publicKey));
-  const figures: Record<string, number> = { recordBytes: (few.messages[0]?.bytes.length ?? 0) };
+  const signed = few.messages
+    .slice(0, 500)
+    .map(({ bytes }, i) => signedOf(bytes, (few.devices[i % 10] as SupplyDevice).publicKey));
+  const figures: Record<string, number> = { recordBytes: few.messages[0]?.bytes.length ?? 0 };
   const memory: Record<string, number> = {};
   const take = async (fed: Fed, key: string) => {
     const taken = await fromMemory(campaign, folder, fed, signed);
@@ -48,14 +50,18 @@ await runCampaign("intake", async (campaign) => {
     figures[`${key}Ratio`] = rounded(taken.ratio);
     figures[`${key}Receipts`] = taken.receipts;
     memory[key] = taken.ratio;
-    campaign.say(`${fed.name}: ${Math.round(taken.recordsPerSecond)}/s, ${rounded(taken.ratio)} of ${Math.round(taken.limitPerSecond)}/s`);
+    campaign.say(
+      `${fed.name}: ${Math.round(taken.recordsPerSecond)}/s, ${rounded(taken.ratio)} of ${Math.round(taken.limitPerSecond)}/s`,
+    );
     return taken;
   };
   await take(few, "devices10");
   await take(supply(campaign, "1,000 devices", 1_000, campaign.count(60_000, 8_000), singleReading), "devices1000");
-  if (!campaign.short)
-    await take(supply(campaign, "10,000 devices", 10_000, 60_000, singleReading), "devices10000");
-  const sixty = await take(supply(campaign, "60 readings a record", 10, campaign.count(20_000, 2_000), sixtyReadings), "sixty");
+  if (!campaign.short) await take(supply(campaign, "10,000 devices", 10_000, 60_000, singleReading), "devices10000");
+  const sixty = await take(
+    supply(campaign, "60 readings a record", 10, campaign.count(20_000, 2_000), sixtyReadings),
+    "sixty",
+  );
   figures.readingsPerSecond = Math.round(sixty.recordsPerSecond * sixtyReadings.rows);
   const holds = (memory.devices10 ?? 0) >= limits.fromMemory && figures.readingsPerSecond >= limits.readingsPerSecond;
   return { figures, control: { limitPerSecond: figures.devices10Limit ?? 0 }, holds };

@@ -52,7 +52,10 @@ export class SupplyDevice {
     const row = (i: number): Row => ({
       timeS: this.#timeS + i * slotS,
       status: 0,
-      values: Array.from({ length: values }, (_, k) => (k % 2 === 0 ? 50_000_000 : 230_000) + this.#sequence * 7 + i + k),
+      values: Array.from(
+        { length: values },
+        (_, k) => (k % 2 === 0 ? 50_000_000 : 230_000) + this.#sequence * 7 + i + k,
+      ),
     });
     const content = {
       kind: "reading" as const,
@@ -69,7 +72,9 @@ export class SupplyDevice {
 
 /** Enrols devices as if their requests had been checked: 10,000 of those would take a minute. */
 export async function enrolSupply(store: Store, devices: readonly SupplyDevice[]): Promise<void> {
-  const share = Uint8Array.from(generateKeyPairSync("x25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32));
+  const share = Uint8Array.from(
+    generateKeyPairSync("x25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32),
+  );
   for (const { name, publicKey, kid, epoch } of devices)
     await store.enrol({
       ...{ name, publicKey, kid, currentKey: publicKey, share, softwareId: "ecp-bench 1", epoch, earlier: [] },

@@ -2,7 +2,7 @@
  * COSE_Sign1 (RFC 9052 §4.2) as this protocol uses it: Ed25519 only, a content type in every protected header as the
  * domain of the signature, nothing in the unprotected header but a kid, which is a hint.
  */
-import { decodeCbor, encodeCbor, messageBytesMax } from "./deterministic-cbor.ts";
+import { decodeCbor, encodeCbor, equalBytes, messageBytesMax } from "./deterministic-cbor.ts";
 import { Refusal } from "./refusal.ts";
 
 /** SHA-256; the caller picks the implementation (node:crypto's or @noble/hashes'). */
@@ -60,24 +60,26 @@ export function signedCose(contentType: ContentType, payload: Uint8Array, sign: 
   return { protectedHeader, algorithm: algorithmEdDsa, contentType, payload, signature, ...(kid && { kid }) };
 }
 
-const protectedHeaders = new Map<ContentType, Uint8Array>();
+const protectedHeaders: ReadonlyMap<ContentType, Uint8Array> = new Map(
+  Object.values(contentTypes).map((contentType) => [
+    contentType,
+    encodeCbor(
+      new Map([
+        [headerAlgorithm, algorithmEdDsa],
+        [headerContentType, contentType],
+      ]),
+    ),
+  ]),
+);
 
 function protectedHeaderOf(contentType: ContentType): Uint8Array {
-  const known = protectedHeaders.get(contentType);
-  if (known) return known;
-  const header = encodeCbor(
-    new Map([
-      [headerAlgorithm, algorithmEdDsa],
-      [headerContentType, contentType],
-    ]),
-  );
-  protectedHeaders.set(contentType, header);
-  return header;
+  return protectedHeaders.get(contentType) as Uint8Array;
 }
 
 const arrayOf4 = 0x84;
-const noHeaders = Uint8Array.of(0xa0);
-const empty = new Uint8Array(0);
+const mapOf1 = 0xa1;
+const noHeaders = 0xa0;
+const emptyByteString = 0x40;
 /** An array of 4 whose first item is the context string "Signature1". */
 const signatureStart = Uint8Array.of(arrayOf4, 0x6a, 0x53, 0x69, 0x67, 0x6e, 0x61, 0x74, 0x75, 0x72, 0x65, 0x31);
 
@@ -87,34 +89,43 @@ const signatureStart = Uint8Array.of(arrayOf4, 0x6a, 0x53, 0x69, 0x67, 0x6e, 0x6
  */
 export function encodeCose(message: Pick<CoseSign1, "protectedHeader" | "payload" | "signature" | "kid">): Uint8Array {
   const { protectedHeader, payload, signature, kid } = message;
-  const start = kid ? Uint8Array.of(tag18, arrayOf4) : Uint8Array.of(arrayOf4);
-  const unprotected = kid ? [Uint8Array.of(0xa1, headerKid), ...byteString(kid)] : [noHeaders];
-  return joined([
-    start,
-    ...byteString(protectedHeader),
-    ...unprotected,
-    ...byteString(payload),
-    ...byteString(signature),
-  ]);
-}
-
-/** A byte string of deterministic CBOR (RFC 8949 §3.1, major type 2): its head, and its bytes. */
-function byteString(bytes: Uint8Array): [Uint8Array, Uint8Array] {
-  const { length } = bytes;
-  if (length < 24) return [Uint8Array.of(0x40 | length), bytes];
-  if (length < 0x100) return [Uint8Array.of(0x58, length), bytes];
-  if (length < 0x1_0000) return [Uint8Array.of(0x59, length >>> 8, length & 0xff), bytes];
-  throw new TypeError(`a byte string of ${length} bytes`);
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  const lengths = byteStringLength(protectedHeader) + byteStringLength(payload) + byteStringLength(signature);
+  const bytes = new Uint8Array(lengths + (kid ? 4 + byteStringLength(kid) : 2));
   let offset = 0;
-  for (const part of parts) {
-    bytes.set(part, offset);
-    offset += part.length;
-  }
+  if (kid) bytes[offset++] = tag18;
+  bytes[offset++] = arrayOf4;
+  offset = putByteString(bytes, offset, protectedHeader);
+  if (kid) {
+    bytes[offset++] = mapOf1;
+    bytes[offset++] = headerKid;
+    offset = putByteString(bytes, offset, kid);
+  } else bytes[offset++] = noHeaders;
+  offset = putByteString(bytes, offset, payload);
+  putByteString(bytes, offset, signature);
   return bytes;
+}
+
+/** How long a byte string of deterministic CBOR is (RFC 8949 §3.1, major type 2): its head, and its bytes. */
+function byteStringLength({ length }: Uint8Array): number {
+  return length + (length < 24 ? 1 : length < 0x100 ? 2 : 3);
+}
+
+/** Puts a byte string into `bytes` and returns the offset behind it. */
+function putByteString(bytes: Uint8Array, start: number, string: Uint8Array): number {
+  const { length } = string;
+  if (length >= 0x1_0000) throw new TypeError(`a byte string of ${length} bytes`);
+  let offset = start;
+  if (length < 24) bytes[offset++] = 0x40 | length;
+  else if (length < 0x100) {
+    bytes[offset++] = 0x58;
+    bytes[offset++] = length;
+  } else {
+    bytes[offset++] = 0x59;
+    bytes[offset++] = length >>> 8;
+    bytes[offset++] = length & 0xff;
+  }
+  bytes.set(string, offset);
+  return offset + length;
 }
 
 /** Takes a COSE_Sign1 apart, tagged or not. Checks the form only; throws {@link Refusal}. */
@@ -133,16 +144,18 @@ export function decodeCose(bytes: Uint8Array, contentType?: ContentType, bytesMa
   const header = readProtectedHeader(protectedHeader);
   if (contentType !== undefined && header.contentType !== contentType)
     throw new Refusal("wrong-content-type", `expected ${contentType}, got ${header.contentType}`);
-  return {
-    ...header,
-    protectedHeader: Uint8Array.from(protectedHeader),
-    ...(kid && { kid: Uint8Array.from(kid) }),
-    payload: Uint8Array.from(payload),
-    signature: Uint8Array.from(signature),
+  const { algorithm } = header;
+  const message = {
+    ...{ protectedHeader: new Uint8Array(protectedHeader), algorithm, contentType: header.contentType },
+    ...{ payload: new Uint8Array(payload), signature: new Uint8Array(signature) },
   };
+  return kid ? { ...message, kid: new Uint8Array(kid) } : message;
 }
 
+/** Of the header that nearly all messages have, as our own encoder writes it, no byte need be looked at twice. */
 function readProtectedHeader(bytes: Uint8Array): { algorithm: number; contentType: number } {
+  for (const [contentType, known] of protectedHeaders)
+    if (equalBytes(known, bytes)) return { algorithm: algorithmEdDsa, contentType };
   const header = decodeCbor(bytes);
   if (!(header instanceof Map)) throw new Refusal("bad-protected-header");
   // RFC 9052 §3.1: what stands in crit must be understood; we understand nothing beyond labels 1 and 3.
@@ -158,7 +171,13 @@ function readProtectedHeader(bytes: Uint8Array): { algorithm: number; contentTyp
 
 /** The Sig_structure of RFC 9052 §4.4 with an empty external_aad: the bytes that are signed. */
 export function toBeSigned(protectedHeader: Uint8Array, payload: Uint8Array): Uint8Array {
-  return joined([signatureStart, ...byteString(protectedHeader), ...byteString(empty), ...byteString(payload)]);
+  const start = signatureStart.length;
+  const bytes = new Uint8Array(start + byteStringLength(protectedHeader) + 1 + byteStringLength(payload));
+  bytes.set(signatureStart);
+  const offset = putByteString(bytes, start, protectedHeader);
+  bytes[offset] = emptyByteString; // external_aad
+  putByteString(bytes, offset + 1, payload);
+  return bytes;
 }
 
 /** Throws {@link Refusal} `signature-invalid` unless the signature holds under the key. */

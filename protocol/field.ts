@@ -25,7 +25,7 @@ export function asBytes(value: CborValue | undefined, name: string, length: numb
   if (!(value instanceof Uint8Array)) throw absentOr(value, name, `a byte string of ${length} bytes`);
   if (value.length > length || value.length < lengthMin)
     throw new Refusal("bad-field", `${name}: ${value.length} bytes instead of ${length}`);
-  return Uint8Array.from(value);
+  return new Uint8Array(value);
 }
 
 /** A text of at most `bytesMax` bytes of UTF-8, which is what CDDL's `.size` and other languages count. */

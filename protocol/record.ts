@@ -318,7 +318,7 @@ function readEvent(value: CborValue): RecordEvent {
   const [code, ...parameters] = asArray(value, "event", 16);
   const checked = parameters.map((parameter) => {
     if (typeof parameter === "number" || typeof parameter === "string" || parameter instanceof Uint8Array)
-      return parameter instanceof Uint8Array ? Uint8Array.from(parameter) : parameter;
+      return parameter instanceof Uint8Array ? new Uint8Array(parameter) : parameter;
     throw new Refusal("bad-field", "an event's parameters are integers, texts and byte strings");
   });
   return [asInteger(code, "event code", 0, 65_535), ...checked];

@@ -214,6 +214,29 @@ test("random garbage is refused with a reason, by every decoder, and nothing els
   assert.ok(reasons.size > 12, [...reasons].join(", "));
 });
 
+test("whatever is taken encodes to the same bytes again, by our encoder and by another one", () => {
+  const seeds = [...vectorFiles().values()].flatMap((file) => file.vectors.map((vector) => bytesOf(vector.hex ?? "")));
+  const items = Array.from({ length: 300 }, () => encodeCbor(randomValue(random, 1))).filter(
+    ({ length }) => length < 500,
+  );
+  let taken = 0;
+  for (let i = 0; i < 20_000; i++) {
+    const bytes = mutated(random.pick(random.chance(50) ? seeds : items));
+    let value: CborValue;
+    try {
+      value = decodeCbor(bytes);
+    } catch (error) {
+      assert.ok(error instanceof Refusal, `${error} for ${hexOf(bytes)}`);
+      continue;
+    }
+    taken++;
+    assert.ok(equalBytes(encodeCbor(value), bytes), hexOf(bytes));
+    assert.ok(equalBytes(oracleEncode(value, { cde: true }), bytes), hexOf(bytes));
+  }
+  console.log(`${taken} of 20000 taken`);
+  assert.ok(taken > 1_000, `${taken}`);
+});
+
 /** A message with a few bytes overwritten, removed or put in. */
 function mutated(message: Uint8Array): Uint8Array {
   let bytes = [...message];
