@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { syncFolder } from "../platform/durable-file.ts";
 import { encodeCommit } from "./journal-block.ts";
 import { encodeBody, type JournalState } from "./journal-body.ts";
-import { JournalError, JournalRing, segmentBlocksDefault } from "./journal-ring.ts";
+import { type JournalDisk, JournalError, JournalRing, segmentBlocksDefault } from "./journal-ring.ts";
 
 /** What a journal goes on from that is not a device's first. */
 export interface JournalOrigin {
@@ -25,7 +25,7 @@ export function createJournal(
   epoch: number,
   segments: number,
   segmentBlocks: number = segmentBlocksDefault,
-  { generation = 0, lastDigest = new Uint8Array(32), counter }: JournalOrigin = {},
+  origin: JournalOrigin = {},
 ): void {
   if (existsSync(folder)) throw new JournalError(`${folder} is there already; it was left as it is`);
   const aside = `${folder}.new`;
@@ -33,6 +33,18 @@ export function createJournal(
   mkdirSync(aside, { mode: 0o700 });
   JournalRing.preallocate(aside, segments, segmentBlocks);
   const ring = JournalRing.open(aside);
+  writeFirstCommit(ring, epoch, origin);
+  ring.close();
+  renameSync(aside, folder);
+  syncFolder(dirname(folder));
+}
+
+/** Makes the journal of an empty disk. */
+export function writeFirstCommit(
+  disk: JournalDisk,
+  epoch: number,
+  { generation = 0, lastDigest = new Uint8Array(32), counter }: JournalOrigin = {},
+): void {
   const state: JournalState = {
     epochs: [{ epoch, base: 0 }],
     nextSequence: 1,
@@ -46,8 +58,5 @@ export function createJournal(
   const body = encodeBody({ records: [], pendingRows: [], state });
   const header = { segment: 0, generation: 1, block: 0, commitNumber: 0, records: 0, pendingRows: 0, epoch };
   const rest = { firstSequence: 1, releasedEpoch: epoch, releasedThrough: 0, previousHash: new Uint8Array(32) };
-  ring.write(0, 0, encodeCommit({ ...header, ...rest }, body));
-  ring.close();
-  renameSync(aside, folder);
-  syncFolder(dirname(folder));
+  disk.write(0, 0, encodeCommit({ ...header, ...rest }, body));
 }

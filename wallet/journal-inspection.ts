@@ -12,7 +12,7 @@ import { rotationIn } from "../protocol/rotation.ts";
 import { blockBytes, isBlank, readBlockHeader } from "./journal-block.ts";
 import { type CommitBody, decodeBody } from "./journal-body.ts";
 import { walkSpan } from "./journal-recovery.ts";
-import type { JournalRing } from "./journal-ring.ts";
+import type { JournalDisk } from "./journal-ring.ts";
 import { findSpans, type SegmentSpan, sha256 } from "./journal-segments.ts";
 import type { Commit } from "./journal-walk.ts";
 import { verifyEd25519 } from "./verification.ts";
@@ -42,7 +42,7 @@ export interface JournalKeys {
 type Report = (finding: string) => void;
 
 /** All commits of the ring that are whole, oldest first, a segment in memory at a time. */
-export function* contentOf(ring: JournalRing, report: Report = () => undefined): Generator<JournalContent> {
+export function* contentOf(ring: JournalDisk, report: Report = () => undefined): Generator<JournalContent> {
   const spans = findSpans(ring);
   for (let segment = 0; segment < ring.segments; segment++)
     if (!spans.some((span) => span.segment === segment) && !isUnused(ring.read(segment)))
@@ -99,7 +99,7 @@ function bodyOf({ header, body }: Commit, { segment }: SegmentSpan, report: Repo
 
 /** Checks everything that can be checked without the wallet's passphrase. Gives what was read, and reports what is wrong. */
 export function checkJournal(
-  ring: JournalRing,
+  ring: JournalDisk,
   keys: JournalKeys,
   report: Report,
 ): { commits: number; records: number } {

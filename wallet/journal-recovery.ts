@@ -1,7 +1,7 @@
 /** What a start reads of the journal: its tail, from the newest state that is whole and no further back than rows are pending. */
 import { firstCommitBlocksMax, readCommit } from "./journal-block.ts";
 import { decodeBody, type JournalState } from "./journal-body.ts";
-import { JournalError, type JournalRing } from "./journal-ring.ts";
+import { type JournalDisk, JournalError } from "./journal-ring.ts";
 import type { SegmentSpan } from "./journal-segments.ts";
 import { type Commit, type Walk, walkSegment } from "./journal-walk.ts";
 
@@ -14,7 +14,7 @@ export interface TailReader {
 }
 
 /** Reads the newest segment, and older ones as far back as the state and pending rows ask for. Gives the newest one's walk. */
-export function readTail(ring: JournalRing, spans: readonly SegmentSpan[], reader: TailReader): Walk {
+export function readTail(ring: JournalDisk, spans: readonly SegmentSpan[], reader: TailReader): Walk {
   let first = spans.length - 1;
   while (first >= 0 && stateOf(ring, spans[first] as SegmentSpan) === undefined) first--;
   const begin = spans[first];
@@ -36,12 +36,12 @@ export function readTail(ring: JournalRing, spans: readonly SegmentSpan[], reade
   return walk as Walk;
 }
 
-export function walkSpan(ring: JournalRing, span: SegmentSpan, before?: Commit): Walk {
+export function walkSpan(ring: JournalDisk, span: SegmentSpan, before?: Commit): Walk {
   return walkSegment(ring.read(span.segment), span.segment, span.generation, before);
 }
 
 /** How things stood before a segment, where its first commit is whole. */
-function stateOf(ring: JournalRing, span: SegmentSpan): { state: JournalState; epoch: number } | undefined {
+function stateOf(ring: JournalDisk, span: SegmentSpan): { state: JournalState; epoch: number } | undefined {
   const first = readCommit(ring.read(span.segment, Math.min(firstCommitBlocksMax, ring.segmentBlocks)), 0);
   if (first?.header.segment !== span.segment || first.header.generation !== span.generation) return undefined;
   const { state } = decodeBody(first.body);

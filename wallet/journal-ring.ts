@@ -35,7 +35,22 @@ function segmentPath(folder: string, segment: number): string {
   return join(folder, `segment-${segment.toString().padStart(4, "0")}.ecpj`);
 }
 
-export class JournalRing {
+/** What holds a journal's bytes: files, or whatever stands in for them where faults are simulated. */
+export interface JournalDisk {
+  /** Where it is, for people. */
+  readonly folder: string;
+  readonly segments: number;
+  readonly segmentBlocks: number;
+  /** A whole segment, or its first `blocks` blocks, as the device has them. */
+  read(segment: number, blocks?: number): Buffer;
+  /** The same, whole, piece by piece: each holds until the next one is asked for. */
+  chunks(segment: number): Iterable<Buffer>;
+  /** Writes whole blocks; returns when the device has them. Whatever it throws, the process must end. */
+  write(segment: number, block: number, bytes: Buffer): void;
+  close(): void;
+}
+
+export class JournalRing implements JournalDisk {
   readonly folder: string;
   readonly segments: number;
   readonly segmentBlocks: number;

@@ -5,7 +5,7 @@ import type { Sha256 } from "../protocol/cose-sign1.ts";
 import { decodeRecord, type RecordContent } from "../protocol/record.ts";
 import { blockBytes, commitBlocksMax, formatVersion, formatVersionOf, isBlank, readCommit } from "./journal-block.ts";
 import { decodeBody } from "./journal-body.ts";
-import { JournalError, type JournalRing } from "./journal-ring.ts";
+import { type JournalDisk, JournalError } from "./journal-ring.ts";
 import type { KnownRow } from "./journal-rows.ts";
 import { firstCommitBehindDamage, walkSegment } from "./journal-walk.ts";
 
@@ -57,7 +57,7 @@ function bitsOf(key: string): number[] {
  * The segments in use, oldest first, by their first whole commits. A segment whose first block was spoilt is still one:
  * what lies behind the damage may wait for its receipt.
  */
-export function findSpans(ring: JournalRing): SegmentSpan[] {
+export function findSpans(ring: JournalDisk): SegmentSpan[] {
   const spans: SegmentSpan[] = [];
   for (let segment = 0; segment < ring.segments; segment++) {
     const header = firstCommit(ring, segment);
@@ -68,7 +68,7 @@ export function findSpans(ring: JournalRing): SegmentSpan[] {
   return spans.sort((a, b) => a.firstCommit - b.firstCommit);
 }
 
-function firstCommit(ring: JournalRing, segment: number): ReturnType<typeof firstCommitBehindDamage> {
+function firstCommit(ring: JournalDisk, segment: number): ReturnType<typeof firstCommitBehindDamage> {
   const head = ring.read(segment, Math.min(2 * commitBlocksMax, ring.segmentBlocks));
   const first = readCommit(head, 0);
   if (first) return first.header;
@@ -84,12 +84,12 @@ function firstCommit(ring: JournalRing, segment: number): ReturnType<typeof firs
 }
 
 export class JournalSegments {
-  readonly #ring: JournalRing;
+  readonly #ring: JournalDisk;
   readonly #ordinalOf: (epoch: number, sequence: number) => number;
   readonly #loaded = new Map<number, Loaded>();
   readonly #filters = new Map<number, { firstCommit: number; filter: RowFilter }>();
 
-  constructor(ring: JournalRing, ordinalOf: (epoch: number, sequence: number) => number) {
+  constructor(ring: JournalDisk, ordinalOf: (epoch: number, sequence: number) => number) {
     this.#ring = ring;
     this.#ordinalOf = ordinalOf;
   }

@@ -2,7 +2,7 @@
 import { blockBytes, type CommitHeader, commitBlocksMax, encodeCommit, fillerBlock, isBlank } from "./journal-block.ts";
 import { type CommitBody, encodeBody } from "./journal-body.ts";
 import type { Place } from "./journal-epochs.ts";
-import { JournalError, type JournalRing } from "./journal-ring.ts";
+import { type JournalDisk, JournalError } from "./journal-ring.ts";
 import type { SegmentSpan } from "./journal-segments.ts";
 import { type Commit, commitHash, touchedFrom, type Walk, whatIsThere } from "./journal-walk.ts";
 
@@ -17,7 +17,7 @@ export interface NewCommit {
 }
 
 export class JournalTail {
-  readonly #ring: JournalRing;
+  readonly #ring: JournalDisk;
   /** Oldest first; the last one is being written. */
   #spans: readonly SegmentSpan[];
   #nextBlock = 0;
@@ -26,7 +26,7 @@ export class JournalTail {
   /** Of the commit that is being written. */
   readonly #memory = Buffer.alloc(commitBlocksMax * blockBytes);
 
-  constructor(ring: JournalRing, spans: readonly SegmentSpan[]) {
+  constructor(ring: JournalDisk, spans: readonly SegmentSpan[]) {
     this.#ring = ring;
     this.#spans = spans;
   }

@@ -18,7 +18,7 @@ import { epochsMax, type JournalEpoch, JournalEpochs, type Place, type SequenceR
 import { JournalHistory } from "./journal-history.ts";
 import { readTail, walkSpan } from "./journal-recovery.ts";
 import { JournalRelease } from "./journal-release.ts";
-import { JournalError, JournalRing } from "./journal-ring.ts";
+import { type JournalDisk, JournalError, JournalRing } from "./journal-ring.ts";
 import { JournalRows, type KnownRow } from "./journal-rows.ts";
 import { findSpans, JournalSegments, type SegmentSpan, sha256 } from "./journal-segments.ts";
 import { JournalTail } from "./journal-tail.ts";
@@ -30,7 +30,7 @@ export interface NewRecord {
 }
 
 export class Journal {
-  readonly #ring: JournalRing;
+  readonly #ring: JournalDisk;
   readonly #epochs = new JournalEpochs();
   readonly #segments: JournalSegments;
   readonly #rows = new JournalRows();
@@ -51,8 +51,8 @@ export class Journal {
   static readonly create = createJournal;
 
   /** Opens a journal and recovers what its tail says; for "read" also beside a wallet that runs. Throws {@link JournalError}. */
-  constructor(folder: string, access: "write" | "read" = "write") {
-    this.#ring = JournalRing.open(folder, access);
+  constructor(folder: string | JournalDisk, access: "write" | "read" = "write") {
+    this.#ring = typeof folder === "string" ? JournalRing.open(folder, access) : folder;
     this.#segments = new JournalSegments(this.#ring, (epoch, sequence) => this.#epochs.ordinalOf(epoch, sequence));
     this.#tail = new JournalTail(this.#ring, findSpans(this.#ring));
     const walk = readTail(this.#ring, this.#spans, {
