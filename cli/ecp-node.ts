@@ -13,6 +13,7 @@ const program: Program = {
     enrol: async () => (await import("./node-enrol.ts")).nodeEnrol,
     run: async () => (await import("./node-run.ts")).nodeRun,
     devices: async () => (await import("./node-devices.ts")).nodeDevices,
+    alarms: async () => (await import("./node-alarms.ts")).nodeAlarms,
     "epoch list": async () => (await import("./node-epoch.ts")).nodeEpochList,
     "epoch accept": async () => (await import("./node-epoch.ts")).nodeEpochAccept,
     "epoch reject": async () => (await import("./node-epoch.ts")).nodeEpochReject,

@@ -1,9 +1,9 @@
 /** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
 import { Agent, PolicyMismatch } from "../agent/agent.ts";
 import type { AgentEvent } from "../agent/event.ts";
-import { serveStatus } from "../agent/status-socket.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog, type Log } from "../platform/log.ts";
+import { serveStatus } from "../platform/status-socket.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";

@@ -1,8 +1,8 @@
 /** ecp status: what wallet and agent say of themselves. */
 
 import type { AgentStatus } from "../agent/agent.ts";
-import { askStatus } from "../agent/status-socket.ts";
 import { WalletClient, WalletUnavailable } from "../agent/wallet-client.ts";
+import { askStatus } from "../platform/status-socket.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { type ClockStateLetter, clockStateLetters } from "../protocol/reading-status.ts";
@@ -36,7 +36,7 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
     const isQrShown = values["no-qr"] ? false : (values.qr ?? process.stdout.isTTY === true);
     const { configuration } = readHubFile(values.config);
     const wallet = await askWallet(configuration.walletSocket);
-    const agent = await askStatus(configuration.agentSocket);
+    const agent = await askStatus<AgentStatus>(configuration.agentSocket);
     const isolated = wallet !== undefined && isolation(wallet, process.getuid?.() ?? 0).isolated;
     if (values.json) {
       const { publicKey, nameKey, policyDigest, ...rest } = wallet ?? {};

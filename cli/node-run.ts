@@ -2,6 +2,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
 import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
+import { metricsDevicesMax, type ObservationOptions } from "../fullnode/observation.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-event.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
@@ -11,16 +12,21 @@ import { localTime } from "./table.ts";
 
 const summaryIntervalMs = 60_000;
 const defaultListen = "127.0.0.1:1883";
+const silentAfterMaxS = 31_536_000;
 const defaultMqttPort = 1883;
 
 export const nodeRun: Command = {
   summary: "run the full node in the foreground",
   usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F]]
+                    [--metrics HOST:PORT [--metrics-per-device N]] [--silent-after SECONDS]
                     [--json] [--exit-with-parent]
 
 With --listen (default ${defaultListen}) the node runs a broker of its own; port 0 takes any free one.
 With --broker it uses another one (mosquitto …): the node must be able to read ecp/1/+/record and write ecp/1/+/receipt.
 
+--metrics           serves Prometheus' metrics at http://HOST:PORT/metrics, and /healthz; without HOST on 127.0.0.1. Nobody is asked
+                    for a password there. --metrics-per-device N: time series for the first N devices too (at most ${metricsDevicesMax}).
+--silent-after      seconds after which a device that sends nothing is an alarm; unless given, learned from each device.
 --json              one JSON object a line on stdout: started, connected, disconnected, stored, refused, stopped.
                     "stored" comes once for each record, after it is on disk; "refused" says how many of a reason in "count".
 --exit-with-parent  end when standard input is closed.
@@ -37,6 +43,9 @@ The log goes to stderr, one JSON object a line.`,
         broker: { type: "string" },
         username: { type: "string" },
         "password-file": { type: "string" },
+        metrics: { type: "string" },
+        "metrics-per-device": { type: "string" },
+        "silent-after": { type: "string" },
         json: { type: "boolean" },
         "exit-with-parent": { type: "boolean" },
       },
@@ -49,15 +58,22 @@ The log goes to stderr, one JSON object a line.`,
       throw usageError("ecp-node run", "--listen and --broker together: the node has one broker");
     const broker: FullNodeOptions["broker"] =
       values.broker === undefined
-        ? { listen: parseListen(values.listen ?? defaultListen) }
+        ? { listen: parseListen(values.listen ?? defaultListen, "listen") }
         : { use: parseBroker(values.broker, values.username, values["password-file"]) };
-    return await serve(data, broker, values.json ?? false, values["exit-with-parent"] ?? false);
+    if (values.metrics === undefined && values["metrics-per-device"] !== undefined)
+      throw usageError("ecp-node run", "--metrics-per-device without --metrics");
+    const devices = wholeNumber("metrics-per-device", values["metrics-per-device"], metricsDevicesMax) ?? 0;
+    const silentAfterS = wholeNumber("silent-after", values["silent-after"], silentAfterMaxS);
+    const observation: ObservationOptions = {
+      ...(values.metrics !== undefined && { metrics: { ...parseListen(values.metrics, "metrics"), devices } }),
+      ...(silentAfterS !== undefined && { silentAfterMs: silentAfterS * 1_000 }),
+    };
+    return await serve({ data, broker, ...observation }, values.json ?? false, values["exit-with-parent"] ?? false);
   },
 };
 
 async function serve(
-  data: string,
-  broker: FullNodeOptions["broker"],
+  options: Pick<FullNodeOptions, "data" | "broker"> & ObservationOptions,
   json: boolean,
   exitWithParent: boolean,
 ): Promise<number> {
@@ -84,8 +100,7 @@ async function serve(
     process.stdin.resume();
   }
   const node = await startFullNode({
-    data,
-    broker,
+    ...options,
     log,
     report: say,
     onConnected: (version) => (started ? sayConnection(version) : connection.push(version)),
@@ -97,7 +112,14 @@ async function serve(
     process.stdin.destroy(); // an open standard input would keep a node alive that could not start
     throw error;
   });
-  say({ event: "started", pid: process.pid, part: "node", broker: node.brokerUrl, node: node.did });
+  say({
+    event: "started",
+    pid: process.pid,
+    part: "node",
+    broker: node.brokerUrl,
+    node: node.did,
+    ...(node.metricsUrl && { metrics: node.metricsUrl }),
+  });
   started = true;
   connection.forEach(sayConnection);
   await ended;
@@ -118,7 +140,7 @@ async function serve(
 type RunEvent =
   | StoredEvent
   | RefusedEvent
-  | { event: "started"; pid: number; part: "node"; broker: string; node: string }
+  | { event: "started"; pid: number; part: "node"; broker: string; node: string; metrics?: string }
   | { event: "connected"; mqtt: MqttVersion }
   | { event: "disconnected" }
   | { event: "stopped"; stored: number; duplicates: number; receipts: number };
@@ -143,6 +165,7 @@ function sayPlainly(): (event: RunEvent) => void {
     switch (event.event) {
       case "started":
         line(`full node ${event.node}`);
+        if (event.metrics) line(`metrics at ${event.metrics}/metrics`);
         line(`broker at ${event.broker}; Ctrl-C ends`);
         break;
       case "connected":
@@ -168,12 +191,20 @@ function sayPlainly(): (event: RunEvent) => void {
 }
 
 /** HOST:PORT, [IPv6]:PORT, :PORT or PORT. */
-function parseListen(text: string): { host: string; port: number } {
+function parseListen(text: string, option: string): { host: string; port: number } {
   const match = /^(?:(?<host>\[[0-9a-fA-F:]+\]|[^:[\]]*):)?(?<port>[0-9]{1,5})$/.exec(text);
   const port = Number(match?.groups?.port ?? Number.NaN);
-  if (!(port <= 65_535)) throw usageError("ecp-node run", `--listen ${text}, which is not HOST:PORT`);
+  if (!(port <= 65_535)) throw usageError("ecp-node run", `--${option} ${text}, which is not HOST:PORT`);
   const host = match?.groups?.host ?? "";
   return { host: host.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
+}
+
+function wholeNumber(option: string, text: string | undefined, max: number): number | undefined {
+  if (text === undefined) return undefined;
+  const number = /^[0-9]{1,9}$/.test(text) ? Number(text) : 0;
+  if (number < 1 || number > max)
+    throw usageError("ecp-node run", `--${option} ${text}, which is not a whole number from 1 to ${max}`);
+  return number;
 }
 
 function parseBroker(text: string, username: string | undefined, passwordFile: string | undefined): BrokerAddress {

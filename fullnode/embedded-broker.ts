@@ -12,7 +12,7 @@ import type { Log } from "../platform/log.ts";
 import { MqttPacketGuard } from "../platform/mqtt-packet-guard.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
 import { mqttPacketBytesMax, nodeClientIdStart } from "./mqtt-intake.ts";
-import { NodeError, systemCode } from "./node-error.ts";
+import { addressError } from "./node-error.ts";
 
 export const connectionsMax = 20_000;
 export const retainedMax = 20_000;
@@ -172,38 +172,7 @@ async function listen(server: Server, host: string, port: number): Promise<Addre
       });
     });
   } catch (error) {
-    throw listenError(error, host, port);
+    throw addressError(error, host, port, "listen");
   }
   return server.address() as AddressInfo;
-}
-
-function listenError(error: unknown, host: string, port: number): unknown {
-  const where = `${host}:${port}`;
-  switch (systemCode(error)) {
-    case "EADDRINUSE":
-      return new NodeError("address-in-use", {
-        expected: "a free port for the broker",
-        got: "a port on which another program listens (another broker, such as mosquitto, or another node?)",
-        where,
-        todo: `see which one: ss -ltnp 'sport = :${port}'; stop it, or choose another port with --listen ${host}:PORT, or use that broker with --broker mqtt://${where}`,
-      });
-    case "EACCES":
-      return new NodeError("address-not-permitted", {
-        expected: "a port that this user may listen on",
-        got: "permission denied (ports below 1024 need a privilege)",
-        where,
-        todo: `choose a port above 1023: --listen ${host}:1883`,
-      });
-    case "EADDRNOTAVAIL":
-    case "ENOTFOUND":
-    case "EAI_AGAIN":
-      return new NodeError("address-not-available", {
-        expected: "an address of this machine",
-        got: "an address that it does not have",
-        where,
-        todo: "use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses",
-      });
-    default:
-      return error;
-  }
 }

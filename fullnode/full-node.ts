@@ -5,6 +5,7 @@ import { lockData } from "./data-lock.ts";
 import { startEmbeddedBroker } from "./embedded-broker.ts";
 import { type BrokerAddress, MqttIntake, type MqttVersion, nodeClientIdStart } from "./mqtt-intake.ts";
 import { loadNodeKeys } from "./node-keys.ts";
+import { type ObservationOptions, startObservation } from "./observation.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
 import { Registry } from "./registry.ts";
 import { openSqliteStore } from "./store-sqlite.ts";
@@ -12,7 +13,7 @@ import { openSqliteStore } from "./store-sqlite.ts";
 /** How soon a device that another process has enrolled is noticed, in silence; records are looked up at once. */
 const lookAroundMs = 2_000;
 
-export interface FullNodeOptions {
+export interface FullNodeOptions extends ObservationOptions {
   readonly data: string;
   /** Where the embedded broker listens, or which other broker to use. */
   readonly broker:
@@ -28,6 +29,7 @@ export interface FullNode {
   readonly did: string;
   /** mqtt://host:port */
   readonly brokerUrl: string;
+  readonly metricsUrl: string | undefined;
   readonly counts: RecordPath["counts"];
   /** Finishes the batch in hand, sends its receipts, and lets go of everything. */
   stop(): Promise<void>;
@@ -69,14 +71,22 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
       clock: systemClock,
       registry,
       publish: (receipts) => intake.publish(receipts),
-      report: options.report,
+      report: (event) => {
+        if (event.event === "stored") observation.stored(event);
+        options.report(event);
+      },
       fail: options.fail,
     });
+    const observation = await startObservation({ ...options, store, path, clock: systemClock });
+    undo.push(() => observation.stop());
     const intake = new MqttIntake({
       broker: address,
       clientId: `${nodeClientIdStart}${keys.did.slice(-12)}`,
       onMessage: (topic, payload) => path.push(topic, payload),
-      onConnected: options.onConnected,
+      onConnected: (version) => {
+        observation.connected(version !== undefined);
+        options.onConnected(version);
+      },
       log,
     });
     undo.push(() => intake.close());
@@ -87,6 +97,7 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     return {
       did: keys.did,
       brokerUrl: `mqtt://${isIpv6(address.host) ? `[${address.host}]` : address.host}:${address.port}`,
+      metricsUrl: observation.metricsUrl,
       get counts() {
         return path.counts;
       },

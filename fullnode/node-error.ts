@@ -37,3 +37,36 @@ export class NodeError extends Error {
 export function systemCode(error: unknown): string | undefined {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
+
+/** What a person is told when an address cannot be listened on; any other error stays as it is. */
+export function addressError(error: unknown, host: string, port: number, option: "listen" | "metrics"): unknown {
+  const where = `${host}:${port}`;
+  const what = option === "listen" ? "the broker" : "the metrics";
+  switch (systemCode(error)) {
+    case "EADDRINUSE":
+      return new NodeError("address-in-use", {
+        expected: `a free port for ${what}`,
+        got: "a port on which another program listens (another broker, such as mosquitto, or another node?)",
+        where,
+        todo: `see which one: ss -ltnp 'sport = :${port}'; stop it, or choose another port with --${option} ${host}:PORT${option === "listen" ? `, or use that broker with --broker mqtt://${where}` : ""}`,
+      });
+    case "EACCES":
+      return new NodeError("address-not-permitted", {
+        expected: "a port that this user may listen on",
+        got: "permission denied (ports below 1024 need a privilege)",
+        where,
+        todo: `choose a port above 1023: --${option} ${host}:${option === "listen" ? 1883 : 9464}`,
+      });
+    case "EADDRNOTAVAIL":
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return new NodeError("address-not-available", {
+        expected: "an address of this machine",
+        got: "an address that it does not have",
+        where,
+        todo: "use 127.0.0.1 for this machine alone, 0.0.0.0 for all its addresses",
+      });
+    default:
+      return error;
+  }
+}

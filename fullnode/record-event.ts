@@ -1,4 +1,5 @@
 /** What the path of records tells of its work, and the receipts that it gives. */
+import type { ClockStateLetter } from "../protocol/reading-status.ts";
 import type { RefusedSample } from "./refusal-tally.ts";
 
 type RecordState = "settled" | "provisional" | "held";
@@ -10,6 +11,8 @@ export interface StoredEvent {
   readonly epoch: number;
   readonly sequence: number;
   readonly state: RecordState;
+  /** What the device says of its clock. */
+  readonly clock: ClockStateLetter;
 }
 
 export interface RefusedEvent extends RefusedSample {

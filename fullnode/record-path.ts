@@ -11,6 +11,7 @@ import { setImmediate as immediate } from "node:timers/promises";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import { clockStateLetters } from "../protocol/reading-status.ts";
 import { type EventContent, recordBytesMax } from "../protocol/record.ts";
 import { certificateIn } from "../protocol/rotation.ts";
 import { type Arrival, Chain, type Placement, settledPerBatchMax } from "./chain.ts";
@@ -61,6 +62,8 @@ export interface RecordCounts {
   readonly duplicates: number;
   readonly receipts: number;
   readonly refused: Partial<Record<VerdictReason, number>>;
+  /** Messages that wait. */
+  readonly queued: number;
 }
 
 export class RecordPath {
@@ -118,7 +121,7 @@ export class RecordPath {
   }
 
   get counts(): RecordCounts {
-    return { ...this.#counts, refused: this.#refusals.totals };
+    return { ...this.#counts, refused: this.#refusals.totals, queued: this.#queue.length };
   }
 
   #wake(): void {
@@ -313,8 +316,9 @@ export class RecordPath {
       if (placement === "duplicate") duplicates++;
       else if (placement !== "stored") refused.push({ reason: placement, message });
       else {
-        const { epoch, sequence } = content;
-        events.push({ event: "stored", device: device.did, epoch, sequence, state: "held", chain });
+        const { epoch, sequence, clockState } = content;
+        const clock = clockStateLetters[clockState] ?? "U";
+        events.push({ event: "stored", device: device.did, epoch, sequence, state: "held", clock, chain });
       }
       // Records that waited for this one, and speak of another, are evidence from now on: a conflict as if they came just now.
       const left = placement === "stored" ? newEvidence : newEvidence - 1;

@@ -11,6 +11,7 @@ import { NodeError } from "./node-error.ts";
 import { type SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
   BatchScope,
+  DeviceState,
   DeviceSummary,
   Enrolment,
   EpochKey,
@@ -293,6 +294,19 @@ export class SqliteStore implements Store {
         })),
       };
     });
+  }
+
+  deviceStates(): DeviceState[] {
+    const rows = this.#sql.all(
+      `SELECT name, enrolled_ms AS enrolledMs,
+         (SELECT coalesce(max(last_ms), 0) FROM epochs WHERE device = d.id) AS lastReceivedMs,
+         (SELECT count(*) FROM epochs WHERE device = d.id AND held = 1 AND decision = 'none') AS heldEpochs,
+         (SELECT count(*) FROM evidence WHERE device = d.id) AS evidence,
+         (SELECT coalesce(max(received_ms), 0) FROM evidence WHERE device = d.id) AS evidenceMs,
+         EXISTS (SELECT 1 FROM spans s JOIN epochs e USING (device, epoch) WHERE s.device = d.id AND e.held = 0) AS hasGap
+       FROM devices d ORDER BY enrolled_ms, id`,
+    );
+    return rows.map(({ hasGap, ...row }) => ({ ...row, hasGap: hasGap === 1 }) as DeviceState);
   }
 
   newestRecords(device: number, limit: number): StoredRecord[] {

@@ -155,6 +155,21 @@ export interface DeviceSummary extends StoredDevice {
   })[];
 }
 
+/** A device as one look over all of them sees it. */
+export interface DeviceState {
+  readonly name: string;
+  readonly enrolledMs: number;
+  /** When its last record came; 0: none yet. */
+  readonly lastReceivedMs: number;
+  /** Epochs that wait for the owner's word. */
+  readonly heldEpochs: number;
+  /** Records that contradict its chain, and when the newest of them came (0: none). */
+  readonly evidence: number;
+  readonly evidenceMs: number;
+  /** Records are stored, in an epoch that is not held, whose predecessors have not come. */
+  readonly hasGap: boolean;
+}
+
 export interface QuarantinedRecord {
   readonly name: string;
   readonly digest: Uint8Array;
@@ -266,6 +281,8 @@ export interface Store {
   quarantineCount(name: string): Awaitable<{ ofName: number; total: number }>;
 
   devices(): Awaitable<readonly DeviceSummary[]>;
+  /** All devices in the order of their enrolment; cheap enough to be asked for twice a minute. */
+  deviceStates(): Awaitable<readonly DeviceState[]>;
   /** The newest records of a device: latest epoch first, sequence descending. */
   newestRecords(device: number, limit: number): Awaitable<readonly StoredRecord[]>;
   /** The bytes of a stored record, as its digest is of them. */

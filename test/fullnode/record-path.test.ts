@@ -23,7 +23,7 @@ test("a valid record is stored, settled, queued for the ledger, and acknowledged
   assert.deepEqual(receipt.device, device.kid);
   assert.equal(receipt.held, false);
   assert.deepEqual(node.events, [
-    { event: "stored", device: device.did, epoch: device.epoch, sequence: 1, state: "settled" },
+    { event: "stored", device: device.did, epoch: device.epoch, sequence: 1, state: "settled", clock: "S" },
   ]);
   const [stored] = node.query("SELECT bytes, digest, settled FROM records");
   assert.equal(stored?.settled, 1);
@@ -114,7 +114,7 @@ test("records in any order: ranges with gaps first, one whole chain at the end, 
   assert.equal(node.lastReceipt().through, 0);
   assert.deepEqual(node.lastReceipt().ranges, [{ first: 6, last: 6, digest: r6.digest }]);
   assert.deepEqual(node.events, [
-    { event: "stored", device: device.did, epoch: device.epoch, sequence: 6, state: "provisional" },
+    { event: "stored", device: device.did, epoch: device.epoch, sequence: 6, state: "provisional", clock: "S" },
   ]);
   assert.equal(node.count("rows"), 0, "nothing is counted before its chain is whole");
 

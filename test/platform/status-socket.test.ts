@@ -4,8 +4,8 @@ import { linkSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { test } from "node:test";
 import type { AgentStatus } from "../../agent/agent.ts";
-import { askStatus, serveStatus } from "../../agent/status-socket.ts";
-import { socketPath } from "./socket-folder.ts";
+import { askStatus, serveStatus } from "../../platform/status-socket.ts";
+import { socketPath } from "../agent/socket-folder.ts";
 
 const status: AgentStatus = {
   device: "z6Mk",

@@ -1,9 +1,8 @@
-/** Where the agent tells its status on this machine: a Unix socket that gives one JSON text to whoever connects. */
+/** Where an agent or a full node tells its status on this machine: a Unix socket that gives one JSON text to whoever connects. */
 import { chmodSync, lstatSync, unlinkSync } from "node:fs";
 import { createConnection, createServer } from "node:net";
-import type { AgentStatus } from "./agent.ts";
 
-const statusBytesMax = 1_048_576;
+const statusBytesMax = 4_194_304;
 const connectionsMax = 8;
 const clientTimeoutMs = 5_000;
 /** Longest path that fits into a sockaddr_un (unix(7)). */
@@ -12,15 +11,19 @@ const socketPathBytesMax = 107;
 /** Listens at a path; a socket file that a dead agent left is replaced. Throws Error with a message for people. */
 export async function serveStatus(
   path: string,
-  status: () => AgentStatus,
+  status: () => object,
   timeoutMs = clientTimeoutMs,
+  part: "agent" | "node" = "agent",
 ): Promise<{ close(): void }> {
   if (Buffer.byteLength(path) > socketPathBytesMax)
     throw new Error(`${path} is longer than ${socketPathBytesMax} bytes, the longest path of a Unix socket`);
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found && !found.isSocket()) throw new Error(`${path} is there already, and no socket; it was left as it is`);
   if (found) {
-    if (await isAlive(path)) throw new Error(`another agent answers at ${path}; two must never read the same meters`);
+    if (await isAlive(path, part))
+      throw new Error(
+        `another ${part} answers at ${path}; two must never ${part === "agent" ? "read the same meters" : "use the same data"}`,
+      );
     unlinkSync(path);
   }
   const server = createServer((socket) => {
@@ -37,7 +40,7 @@ export async function serveStatus(
   return { close: () => server.close() };
 }
 
-function isAlive(path: string): Promise<boolean> {
+function isAlive(path: string, part: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
     const probe = createConnection(path);
     probe.once("connect", () => {
@@ -46,13 +49,18 @@ function isAlive(path: string): Promise<boolean> {
     });
     probe.once("error", (error: NodeJS.ErrnoException) => {
       if (error.code === "ECONNREFUSED" || error.code === "ENOENT") resolve(false);
-      else reject(new Error(`cannot tell whether an agent answers at ${path}: ${error.message}`));
+      else
+        reject(
+          new Error(
+            `cannot tell whether ${part === "agent" ? "an agent" : "a node"} answers at ${path}: ${error.message}`,
+          ),
+        );
     });
   });
 }
 
-/** The status of the agent at a socket; undefined where none answers. */
-export function askStatus(path: string): Promise<AgentStatus | undefined> {
+/** The status of the agent or node at a socket; undefined where none answers. */
+export function askStatus<Status extends object>(path: string): Promise<Status | undefined> {
   return new Promise((resolve, reject) => {
     let text = "";
     const socket = createConnection(path);
@@ -66,9 +74,9 @@ export function askStatus(path: string): Promise<AgentStatus | undefined> {
     socket.once("close", () => {
       if (text === "") resolve(undefined);
       try {
-        resolve(JSON.parse(text) as AgentStatus);
+        resolve(JSON.parse(text) as Status);
       } catch {
-        reject(new Error(`the agent at ${path} gave no status that can be read`));
+        reject(new Error(`what answers at ${path} gave no status that can be read`));
       }
     });
   });

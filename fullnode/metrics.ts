@@ -1,0 +1,103 @@
+/**
+ * The full node's metrics in Prometheus' text format. What is counted elsewhere is read when it is asked for; labels have a closed
+ * list of values, but for devices, of which as many are named as the operator asked for.
+ */
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { version } from "../platform/version.ts";
+import { didKeyOf, publicKeyOfDid } from "../protocol/public-key.ts";
+import type { NodeWatch } from "./alarms.ts";
+import type { RecordCounts } from "./record-path.ts";
+
+export interface MetricsSources {
+  readonly counts: () => RecordCounts;
+  readonly watch: NodeWatch;
+  /** How many devices have time series of their own; the first that were enrolled. */
+  readonly devices: number;
+}
+
+export class NodeMetrics {
+  readonly #registry = new Registry();
+
+  constructor(sources: MetricsSources) {
+    const { counts, watch } = sources;
+    this.#counter("ecp_records_stored_total", "Records stored", () => counts().stored);
+    this.#counter("ecp_records_duplicate_total", "Records that were stored already", () => counts().duplicates);
+    this.#counter("ecp_receipts_total", "Receipts given", () => counts().receipts);
+    this.#labelled("ecp_messages_refused_total", "Messages not booked, by reason", "reason", () => counts().refused);
+    this.#gauge("ecp_devices", "Devices enrolled", () => watch.devices.length);
+    this.#gauge("ecp_quarantined_records", "Records of devices that are not enrolled", () => watch.quarantined);
+    this.#gauge("ecp_healthy", "1: broker and store answer", () => (watch.problems.length === 0 ? 1 : 0));
+    this.#gaugeOf("ecp_alarms", "Alarms that stand, by kind", "kind", () => Object.entries(watch.alarmCounts));
+    this.#gaugeOf("ecp_build_info", "The version that runs", "version", () => [[version, 1]]);
+    if (sources.devices > 0) this.#ofDevices(sources);
+    collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 50 });
+  }
+
+  #ofDevices({ watch, devices }: MetricsSources): void {
+    const named = () =>
+      watch.devices.slice(0, devices).map((state) => ({ state, did: didKeyOf(publicKeyOfDid(state.name)) }));
+    this.#gaugeOf("ecp_device_last_record_timestamp_seconds", "When the last record of a device came", "device", () =>
+      named().map(({ state, did }) => [did, state.lastReceivedMs / 1_000]),
+    );
+    this.#gaugeOf("ecp_device_evidence_records", "Records that contradict a device's chain", "device", () =>
+      named().map(({ state, did }) => [did, state.evidence]),
+    );
+  }
+
+  #counter(name: string, help: string, read: () => number): void {
+    new Counter({
+      name,
+      help,
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
+  }
+
+  #labelled(name: string, help: string, label: string, read: () => Readonly<Record<string, number>>): void {
+    new Counter({
+      name,
+      help,
+      labelNames: [label],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count);
+      },
+    });
+  }
+
+  #gauge(name: string, help: string, read: () => number): void {
+    new Gauge({
+      name,
+      help,
+      registers: [this.#registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  }
+
+  #gaugeOf(name: string, help: string, label: string, read: () => readonly (readonly [string, number])[]): void {
+    new Gauge({
+      name,
+      help,
+      labelNames: [label],
+      registers: [this.#registry],
+      collect() {
+        this.reset();
+        for (const [value, number] of read()) this.set({ [label]: value }, number);
+      },
+    });
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}

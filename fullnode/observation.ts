@@ -1,0 +1,122 @@
+/** Everything that watches a running full node: alarms, metrics over HTTP, the socket that `ecp-node alarms` asks. */
+import { join } from "node:path";
+import { logAlarms } from "../platform/alarm-log.ts";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { type MetricsServer, serveMetrics } from "../platform/metrics-server.ts";
+import { serveStatus } from "../platform/status-socket.ts";
+import { lookEveryMs, type NodeAlarm, NodeWatch } from "./alarms.ts";
+import { addressError } from "./node-error.ts";
+import type { StoredEvent } from "./record-event.ts";
+import { queuedRecordsMax, type RecordPath } from "./record-path.ts";
+import type { Store } from "./store.ts";
+
+/** A device more costs two time series. */
+export const metricsDevicesMax = 10_000;
+const socketName = "node.sock";
+const statusTimeoutMs = 5_000;
+
+export interface ObservationOptions {
+  /** Where metrics are served, and how many devices have time series of their own. */
+  readonly metrics?: { readonly host: string; readonly port: number; readonly devices: number };
+  /** Allowed silence for every device, instead of what is learned. */
+  readonly silentAfterMs?: number;
+}
+
+export interface ObservationParts extends ObservationOptions {
+  readonly data: string;
+  readonly store: Store;
+  readonly path: Pick<RecordPath, "counts">;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What a running node says at its socket. */
+export interface NodeStatus {
+  readonly node: string;
+  readonly problems: readonly string[];
+  readonly alarms: readonly NodeAlarm[];
+  readonly devices: number;
+  readonly quarantined: number;
+  readonly counts: RecordPath["counts"];
+}
+
+export interface Observation {
+  /** http://host:port, where metrics are served. */
+  readonly metricsUrl: string | undefined;
+  connected(isConnected: boolean): void;
+  stored(event: StoredEvent): void;
+  stop(): Promise<void>;
+}
+
+/** Where a node that runs on a data folder answers. */
+export function nodeSocket(data: string): string {
+  return join(data, socketName);
+}
+
+/** Throws NodeError where the metrics' address cannot be had. */
+export async function startObservation(parts: ObservationParts): Promise<Observation> {
+  const { data, store, path, clock, log, metrics } = parts;
+  const watch = new NodeWatch({
+    store,
+    clock,
+    ...(parts.silentAfterMs !== undefined && { silentAfterMs: parts.silentAfterMs }),
+    queueShare: () => path.counts.queued / queuedRecordsMax,
+    onChanges: (changes) => logAlarms(log, changes),
+  });
+  const server = metrics && (await serve(metrics, path, watch));
+  const status = (): NodeStatus => ({
+    node: store.nodeName,
+    problems: watch.problems,
+    alarms: watch.raised,
+    devices: watch.devices.length,
+    quarantined: watch.quarantined,
+    counts: path.counts,
+  });
+  // A convenience: a node does its work without it.
+  const socket = await serveStatus(nodeSocket(data), status, statusTimeoutMs, "node").catch((error: Error) => {
+    log.warn("`ecp-node alarms` will get no answer", {
+      got: error.message,
+      todo: "use a data folder with a shorter path",
+    });
+    return undefined;
+  });
+  const timer = setInterval(() => void watch.look(), lookEveryMs).unref();
+  await watch.look();
+  return {
+    metricsUrl:
+      server && metrics && `http://${metrics.host.includes(":") ? `[${metrics.host}]` : metrics.host}:${server.port}`,
+    connected: (isConnected) => {
+      watch.connected(isConnected);
+      void watch.look();
+    },
+    stored: ({ device, clock: letter }) => watch.stored(device, letter),
+    stop: async () => {
+      clearInterval(timer);
+      socket?.close();
+      await server?.close();
+      await watch.settled();
+    },
+  };
+}
+
+async function serve(
+  { host, port, devices }: NonNullable<ObservationOptions["metrics"]>,
+  path: Pick<RecordPath, "counts">,
+  watch: NodeWatch,
+): Promise<MetricsServer> {
+  // Loaded where it is asked for: it takes memory.
+  const { NodeMetrics } = await import("./metrics.ts");
+  const node = new NodeMetrics({ counts: () => path.counts, watch, devices });
+  try {
+    return await serveMetrics({
+      host,
+      port,
+      contentType: node.contentType,
+      metrics: () => node.text(),
+      problems: () => watch.problems,
+    });
+  } catch (error) {
+    throw addressError(error, host, port, "metrics");
+  }
+}
