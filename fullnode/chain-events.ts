@@ -1,7 +1,8 @@
 /** What a record says of the chain itself: sequences that will never come, and that it is the last one. */
 import { uint32Max } from "../protocol/field.ts";
-import { eventCodes, type RecordContent, type RecordEvent } from "../protocol/record.ts";
+import { type EventContent, eventCodes, type RecordContent, type RecordEvent } from "../protocol/record.ts";
 import type { SequenceRange } from "./store.ts";
+import type { MeterExchange } from "./store-reading.ts";
 
 /** Sequences of an epoch that the wallet overwrote unacknowledged, the oldest first: nothing up to `last` comes any more. */
 export interface DroppedRange extends SequenceRange {
@@ -41,4 +42,12 @@ function isUint32(value: unknown): value is number {
 /** Whether a record is the last one of its epoch: its key was rotated, or retired. */
 export function endsEpoch(content: RecordContent): boolean {
   return eventsOf(content, eventCodes.keyRotated).length > 0 || eventsOf(content, eventCodes.keyRetired).length > 0;
+}
+
+/** The exchanges of meters that a record tells of; what makes no sense is left out. */
+export function exchangesOf(content: EventContent): MeterExchange[] {
+  const { epoch, sequence, generation, timeS } = content;
+  return eventsOf(content, eventCodes.meterReplaced).flatMap(([, meter, , installation = 0]) =>
+    isUint32(meter) && isUint32(installation) ? [{ epoch, sequence, generation, timeS, meter, installation }] : [],
+  );
 }

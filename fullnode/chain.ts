@@ -12,7 +12,7 @@ import { decodeCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecordPayload, type EventContent, previousBytes, type RecordContent } from "../protocol/record.ts";
-import { type DroppedRange, droppedOf, endsEpoch } from "./chain-events.ts";
+import { type DroppedRange, droppedOf, endsEpoch, exchangesOf } from "./chain-events.ts";
 import { spansOf, withoutGone, withSpan } from "./chain-spans.ts";
 import type { CountedRow, DeclaredDrop, SequenceRange, Span, StoredEpoch, StoreTransaction } from "./store.ts";
 
@@ -319,6 +319,7 @@ export class Chain {
   /** What a settled record brings about. */
   async #book(tx: StoreTransaction, content: RecordContent): Promise<void> {
     if (content.kind === "reading") return countRows(tx, this.device, this.epoch, content);
+    for (const exchange of exchangesOf(content)) await tx.addExchange(this.device, exchange);
     // Where later records are settled, a rotation within a void or a drop comes too late to end anything.
     const isLast = endsEpoch(content) && content.sequence > this.#settledThrough;
     if (isLast) await this.#end(tx, content.sequence);

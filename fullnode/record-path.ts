@@ -244,7 +244,7 @@ export class RecordPath {
     if (this.#chains.size > cachedChainsMax) this.#forgetChains();
     try {
       const { receipts, events, refused, duplicates, announced } = await store.transaction(
-        this.#scopeOf(batch),
+        { ...this.#scopeOf(batch), nowMs },
         (tx) => {
           this.#forgetForeign(tx);
           return this.#place(tx, batch, nowMs);

@@ -1,6 +1,7 @@
 /** Statements of one database, prepared once each. */
 import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from "node:sqlite";
 
+export type SqlValue = SQLInputValue;
 export type SqlRow = Record<string, SQLOutputValue>;
 
 export class SqlStatements {
@@ -39,5 +40,10 @@ export class SqlStatements {
 
   run(sql: string, ...parameters: SQLInputValue[]): void {
     this.#statement(sql).run(...parameters);
+  }
+
+  /** Runs, and returns how many rows of the table were written. */
+  written(sql: string, ...parameters: SQLInputValue[]): number {
+    return this.#statement(sql).run(...parameters).changes as number;
   }
 }

@@ -1,8 +1,17 @@
+import type { DatabaseSync } from "node:sqlite";
+import { moveRowsOfVersionTwo } from "./store-sqlite-migration.ts";
+
+interface Migration {
+  readonly sql: string;
+  /** What follows it and SQL alone cannot say. */
+  readonly move: (database: DatabaseSync) => void;
+}
+
 /**
  * The tables of the embedded store, one migration after the other; a released migration is never changed.
  * Times are Unix milliseconds of the node's clock (`…_ms`) or seconds of the device's (`…_s`).
  */
-export const migrations: readonly string[] = [
+export const migrations: readonly (string | Migration)[] = [
   `
   CREATE TABLE devices (
     id INTEGER PRIMARY KEY,
@@ -136,4 +145,60 @@ export const migrations: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX drops_by ON drops (device, by_epoch, by_sequence);
   `,
+  {
+    sql: `
+  -- As rows, with the values packed (row-packing.ts).
+  CREATE TABLE packed_rows (
+    device INTEGER NOT NULL,
+    meter INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    time_s INTEGER NOT NULL,
+    slot_s INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    booked INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    content BLOB NOT NULL,
+    PRIMARY KEY (device, meter, generation, time_s)
+  ) STRICT, WITHOUT ROWID;
+
+  -- Quarter hours: what their booked rows make together, kept in the same transaction (aggregate.ts, packed by row-packing.ts).
+  CREATE TABLE slots (
+    device INTEGER NOT NULL,
+    meter INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    end_s INTEGER NOT NULL,
+    -- How often it changed more than an hour after its end.
+    revision INTEGER NOT NULL,
+    summary BLOB NOT NULL,
+    PRIMARY KEY (device, meter, generation, end_s)
+  ) STRICT, WITHOUT ROWID;
+
+  CREATE TABLE corrections (
+    id INTEGER PRIMARY KEY,
+    device INTEGER NOT NULL,
+    meter INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    end_s INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    before BLOB NOT NULL,
+    after BLOB NOT NULL
+  ) STRICT;
+  CREATE INDEX corrections_of ON corrections (device, id);
+
+  -- Settled records that say that a meter was exchanged.
+  CREATE TABLE exchanges (
+    device INTEGER NOT NULL,
+    meter INTEGER NOT NULL,
+    generation INTEGER NOT NULL,
+    time_s INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    installation INTEGER NOT NULL,
+    PRIMARY KEY (device, meter, generation, time_s, epoch, sequence)
+  ) STRICT, WITHOUT ROWID;
+  `,
+    move: moveRowsOfVersionTwo,
+  },
 ];

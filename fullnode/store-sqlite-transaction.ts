@@ -2,7 +2,6 @@
 import type { SqlRow, SqlStatements } from "./sql-statements.ts";
 import type {
   ChangedEpoch,
-  CountedRow,
   Declared,
   DeclaredDrop,
   EpochDecision,
@@ -15,12 +14,15 @@ import type {
   StoredEpoch,
   StoreTransaction,
 } from "./store.ts";
+import { SqliteRows } from "./store-sqlite-rows.ts";
 
 export class SqliteTransaction {
   readonly #sql: SqlStatements;
+  readonly rows: SqliteRows;
 
   constructor(sql: SqlStatements) {
     this.#sql = sql;
+    this.rows = new SqliteRows(sql);
   }
 
   epoch(device: number, epoch: number): StoredEpoch | undefined {
@@ -145,8 +147,12 @@ export class SqliteTransaction {
           epoch,
           sequence,
         ),
-      countRows: (device, epoch, sequence, rows) => {
-        for (const row of rows) this.#countRow(device, epoch, sequence, row);
+      countRows: (device, epoch, sequence, rows) => this.rows.count(device, epoch, sequence, rows),
+      addExchange: (device, { meter, generation, timeS, epoch, sequence, installation }) => {
+        this.#sql.run(
+          "INSERT OR IGNORE INTO exchanges VALUES (?, ?, ?, ?, ?, ?, ?)",
+          ...[device, meter, generation, timeS, epoch, sequence, installation],
+        );
       },
       evidenceDigests: (device, epoch, sequence) =>
         this.#sql
@@ -299,26 +305,6 @@ export class SqliteTransaction {
     this.#sql.run("DELETE FROM records WHERE device = ? AND epoch = ? AND sequence = ?", device, epoch, sequence);
     this.#sql.run("DELETE FROM voids WHERE device = ? AND epoch = ? AND last = ?", device, epoch, sequence - 1);
     this.#sql.run("DELETE FROM drops WHERE device = ? AND by_epoch = ? AND by_sequence = ?", device, epoch, sequence);
-  }
-
-  #countRow(device: number, epoch: number, sequence: number, row: CountedRow): void {
-    this.#sql.run(
-      `INSERT INTO rows (device, meter, generation, time_s, slot_s, status, booked, epoch, sequence, content)
-       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-       ON CONFLICT (device, meter, generation, time_s) DO UPDATE SET slot_s = excluded.slot_s, status = excluded.status,
-         booked = excluded.booked, epoch = excluded.epoch, sequence = excluded.sequence, content = excluded.content
-       WHERE (rows.content = '[]' AND excluded.content <> '[]') OR (rows.booked = 0 AND excluded.booked = 1)`,
-      device,
-      row.meter,
-      row.generation,
-      row.timeS,
-      row.slotS,
-      row.status,
-      row.booked ? 1 : 0,
-      epoch,
-      sequence,
-      JSON.stringify(row.values),
-    );
   }
 }
 

@@ -26,6 +26,7 @@ import type {
 } from "./store.ts";
 import { migrations } from "./store-schema.ts";
 import { asNodeError, damaged } from "./store-sqlite-failure.ts";
+import { SqliteReading } from "./store-sqlite-reading.ts";
 import { SqliteTransaction, seatOf } from "./store-sqlite-transaction.ts";
 
 const storeFileName = "node.db";
@@ -71,6 +72,7 @@ export class SqliteStore implements Store {
   readonly #database: DatabaseSync;
   readonly #sql: SqlStatements;
   readonly #inside: SqliteTransaction;
+  readonly #reading: SqliteReading;
   readonly #operations: Omit<StoreTransaction, "foreign">;
   #changesSeen: number;
 
@@ -87,6 +89,7 @@ export class SqliteStore implements Store {
     }
     this.#inside = new SqliteTransaction(this.#sql);
     this.#operations = this.#inside.operations();
+    this.#reading = new SqliteReading(this.#sql);
     this.#changesSeen = this.foreignChanges();
   }
 
@@ -118,7 +121,10 @@ export class SqliteStore implements Store {
           where: path,
           todo: "use the ecp-node that wrote it, or a newer one",
         });
-      for (const migration of migrations.slice(version)) this.#database.exec(migration);
+      for (const migration of migrations.slice(version)) {
+        this.#database.exec(typeof migration === "string" ? migration : migration.sql);
+        if (typeof migration !== "string") migration.move(this.#database);
+      }
       this.#setMeta("schema", `${migrations.length}`);
       this.#database.exec("COMMIT");
     } catch (error) {
@@ -147,17 +153,28 @@ export class SqliteStore implements Store {
     this.#setMeta("name", name);
   }
 
-  async transaction<T>(_scope: BatchScope, work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
+  get timeZone(): string {
+    return this.#meta("time-zone") ?? "UTC";
+  }
+
+  setTimeZone(name: string): void {
+    this.#setMeta("time-zone", name);
+  }
+
+  async transaction<T>(scope: BatchScope, work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
     this.#database.exec("BEGIN IMMEDIATE");
     try {
       // Others may have written since the last one; nobody can while this one runs.
       const changes = this.foreignChanges();
       const foreign = changes === this.#changesSeen ? noDevices : "all";
       this.#changesSeen = changes;
+      if (foreign === "all") this.#inside.rows.forget();
       const result = await work({ ...this.#operations, foreign });
+      this.#inside.rows.flush(scope.nowMs);
       this.#database.exec("COMMIT"); // point of no return: from here a power cut loses nothing of it
       return result;
     } catch (error) {
+      this.#inside.rows.forget();
       // A full disk makes SQLite roll back by itself.
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
       throw error;
@@ -333,6 +350,16 @@ export class SqliteStore implements Store {
     }
     return records;
   }
+
+  recordsAfter: Store["recordsAfter"] = (device, after, limit) => this.#reading.recordsAfter(device, after, limit);
+  rowsAfter: Store["rowsAfter"] = (device, after, limit) => this.#reading.rowsAfter(device, after, limit);
+  series: Store["series"] = (device) => this.#reading.series(device);
+  slots: Store["slots"] = (device, series, fromS, toS, limit) => this.#reading.slots(device, series, fromS, toS, limit);
+  slotsBefore: Store["slotsBefore"] = (device, key, limit) => this.#reading.slotsBefore(device, key, limit);
+  exchanges: Store["exchanges"] = (device) => this.#reading.exchanges(device);
+  corrections: Store["corrections"] = (device, limit) => this.#reading.corrections(device, limit);
+  evidence: Store["evidence"] = (device) => this.#reading.evidence(device);
+  ledgerQueue: Store["ledgerQueue"] = () => this.#reading.ledgerQueue();
 
   close(): void {
     this.#sql.clear();

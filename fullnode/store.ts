@@ -4,6 +4,7 @@
  */
 import type { EnrolledMeter } from "../protocol/enrolment.ts";
 import type { DroppedRange } from "./chain-events.ts";
+import type { MeterExchange, StoreReading } from "./store-reading.ts";
 
 export type Awaitable<T> = T | Promise<T>;
 
@@ -189,6 +190,8 @@ export interface BatchScope {
   readonly devices: readonly number[];
   /** Where records are to be placed. */
   readonly places: readonly StorePlace[];
+  /** Unix milliseconds of the node's clock; without it no change of a quarter hour counts as late. */
+  readonly nowMs?: number;
 }
 
 /** Reads and writes of one batch; all of them happen, or none. */
@@ -235,8 +238,11 @@ export interface StoreTransaction {
   /**
    * The first row of a counting key (device, meter, clock generation, time) stays; but one with values replaces one without, and
    * one that is booked one that is not: a marked row must not keep a slot from the reading that comes when it ends.
+   * What is booked by it, and was not before, enters its quarter hour (aggregate.ts) in the same transaction.
    */
   countRows(device: number, epoch: number, sequence: number, rows: readonly CountedRow[]): Awaitable<void>;
+  /** A settled record tells of exchanged meters. */
+  addExchange(device: number, exchange: MeterExchange): Awaitable<void>;
 
   evidenceDigests(device: number, epoch: number, sequence: number): Awaitable<readonly Uint8Array[]>;
   /** Evidence of one epoch, the newest first, at most `limit`. */
@@ -254,7 +260,7 @@ export interface StoreTransaction {
   removeQuarantined(name: string, digest: Uint8Array): Awaitable<void>;
 }
 
-export interface Store {
+export interface Store extends StoreReading {
   readonly nodeName: string;
   /**
    * Runs the work in one transaction; when the promise is fulfilled, all of it survives a power cut. Work may be run again

@@ -4,6 +4,7 @@ import { spansOf } from "../../fullnode/chain-spans.ts";
 import { quarantinePerNameMax } from "../../fullnode/record-examination.ts";
 import { batchRecordsMax } from "../../fullnode/record-path.ts";
 import { enrolDevice } from "../../fullnode/registry.ts";
+import { unpackValues } from "../../fullnode/row-packing.ts";
 import { digestOf } from "../../protocol/cose-sign1.ts";
 import { receiptRangesMax } from "../../protocol/receipt.ts";
 import { decodeRecord, recordBytesMax } from "../../protocol/record.ts";
@@ -376,15 +377,15 @@ test("a value counts once: the first row of a meter's time stays, failed and imp
   );
   const rows = node.query("SELECT time_s - ? AS t, status, booked, sequence, content FROM rows ORDER BY time_s", timeS);
   assert.deepEqual(
-    rows.map((row) => Object.values(row)),
+    rows.map(({ content, ...row }) => [...Object.values(row), unpackValues(content as Uint8Array)]),
     [
-      [0, 0, 1, 1, "[1,1,2,100]"],
-      [60, 0, 1, 4, "[1,2,2,100]"],
-      [120, 5, 0, 3, "[1,1,2,5]"],
-      [180, 8, 0, 3, "[1,1,2,7]"],
-      [240, 0, 1, 3, "[1,1,2,101]"],
-      [300, 6, 0, 3, "[1,1,2,999]"],
-      [360, 9, 0, 3, "[1,1,2,999]"],
+      [0, 0, 1, 1, [1, 1, 2, 100]],
+      [60, 0, 1, 4, [1, 2, 2, 100]],
+      [120, 5, 0, 3, [1, 1, 2, 5]],
+      [180, 8, 0, 3, [1, 1, 2, 7]],
+      [240, 0, 1, 3, [1, 1, 2, 101]],
+      [300, 6, 0, 3, [1, 1, 2, 999]],
+      [360, 9, 0, 3, [1, 1, 2, 999]],
     ],
   );
 });

@@ -1,4 +1,4 @@
-// A store of version 1 (fixtures/fullnode) is brought up to date, keeps all it had, and goes on.
+// Stores of versions 1 and 2 (fixtures/fullnode) are brought up to date, keep all they had, and go on.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,9 +6,19 @@ import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { enrolDevice } from "../../fullnode/registry.ts";
+import { unpackValues } from "../../fullnode/row-packing.ts";
 import { keyOfLabel } from "../vectors/signature-suite.ts";
+import { checkSlots } from "./aggregate-fixture.ts";
 import { DeviceFixture, firstTimeS } from "./device-fixture.ts";
 import { NodeFixture, temporaryFolder } from "./node-fixture.ts";
+
+/** A row with its values, which were JSON before version 3. */
+function unpacked(row: Record<string, unknown>): Record<string, unknown> {
+  const { content } = row;
+  if (content === undefined) return { ...row };
+  const values = content instanceof Uint8Array ? unpackValues(content) : JSON.parse(content as string);
+  return { ...row, content: values };
+}
 
 const versionOne = gunzipSync(readFileSync(join(import.meta.dirname, "../fixtures/fullnode/store-version-1.db.gz")));
 
@@ -18,7 +28,7 @@ test("a store of version 1 keeps all it had, and goes on where it was", async (t
   const before = new DatabaseSync(old, { readOnly: true });
   const columns = {
     records: "*",
-    rows: "*",
+    rows: "device, meter, generation, time_s, slot_s, status, booked, epoch, sequence, content",
     voids: "*",
     spans: "*",
     evidence: "*",
@@ -27,8 +37,10 @@ test("a store of version 1 keeps all it had, and goes on where it was", async (t
     devices: "id, name, public_key, kid, share, software, meters, request, request_digest, enrolled_ms",
     epochs: "device, epoch, held, through, through_digest, settled_through, first_ms, last_ms, receipt",
   };
-  const contents = (query: (sql: string) => unknown) =>
-    Object.fromEntries(Object.entries(columns).map(([table, list]) => [table, query(`SELECT ${list} FROM ${table}`)]));
+  const contents = (query: (sql: string) => Record<string, unknown>[]) =>
+    Object.fromEntries(
+      Object.entries(columns).map(([table, list]) => [table, query(`SELECT ${list} FROM ${table}`).map(unpacked)]),
+    );
   const expected = contents((sql) => before.prepare(sql).all());
   assert.equal((expected.records as unknown[]).length, 10);
   // Control: the fixture is of before the migration.
@@ -75,4 +87,30 @@ test("a store of version 1 keeps all it had, and goes on where it was", async (t
   const rotation = device.rotate({ key: keyOfLabel("the second key"), epoch: 1_000 });
   await node.deliver(device, rotation, device.reading({ timeS: firstTimeS + 90_000 }));
   assert.equal(node.query("SELECT held FROM epochs WHERE epoch = 1000")[0]?.held, 0);
+});
+
+test("a store of version 2 gets the quarter hours of the rows it has, and the exchanges of meters", async (t) => {
+  const versionTwo = gunzipSync(readFileSync(join(import.meta.dirname, "../fixtures/fullnode/store-version-2.db.gz")));
+  const old = join(temporaryFolder(t), "old.db");
+  writeFileSync(old, versionTwo);
+  const before = new DatabaseSync(old, { readOnly: true });
+  const rows = "SELECT * FROM rows ORDER BY meter, generation, time_s";
+  const expected = before.prepare(rows).all().map(unpacked);
+  assert.equal(expected.length, 87);
+  before.close();
+
+  const node = new NodeFixture(t, versionTwo);
+  assert.deepEqual(node.query(rows).map(unpacked), expected);
+  assert.equal(await checkSlots(node.store, 1), 84);
+  const [exchange] = await node.store.exchanges(1);
+  assert.deepEqual(
+    { meter: exchange?.meter, sequence: exchange?.sequence, installation: exchange?.installation },
+    { meter: 0, sequence: 4, installation: 1 },
+  );
+
+  const device = new DeviceFixture(0x2345_6789, keyOfLabel("store version 2"));
+  for (let sequence = 1; sequence <= 6; sequence++) device.reading();
+  device.digest = (await node.store.newestRecords(1, 1))[0]?.digest;
+  await node.deliver(device, device.reading({ timeS: firstTimeS + 300 * 60 }));
+  assert.equal(await checkSlots(node.store, 1), 85);
 });

@@ -1,0 +1,163 @@
+/**
+ * Rows and quarter hours of the embedded store. What a transaction counts is gathered and written before it ends, many rows a
+ * statement: so a record of sixty rows costs little more than one of a single row.
+ */
+import { addRow, emptySummary, type GrowingSummary, isLate, quarterEndS } from "./aggregate.ts";
+import { packSummary, packValues, unpackSummary } from "./row-packing.ts";
+import type { SqlStatements, SqlValue } from "./sql-statements.ts";
+import type { CountedRow } from "./store.ts";
+import type { SlotKey } from "./store-reading.ts";
+
+/** Rows a statement, the largest first: each is one prepared statement. */
+const rowsPerStatement = [64, 16, 4, 1] as const;
+const gatheredRowsMax = 4_096;
+const cachedSlotsMax = 20_000;
+
+interface GatheredRow {
+  readonly device: number;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly row: CountedRow;
+}
+
+interface Slot extends SlotKey {
+  readonly device: number;
+  readonly summary: GrowingSummary;
+  revision: number;
+  /** The summary as the table has it. */
+  packed: Uint8Array | undefined;
+}
+
+const rowInserts = statements(
+  "INSERT INTO rows (device, meter, generation, time_s, slot_s, status, booked, epoch, sequence, content) VALUES",
+  10,
+  `ON CONFLICT (device, meter, generation, time_s) DO UPDATE SET slot_s = excluded.slot_s, status = excluded.status,
+     booked = excluded.booked, epoch = excluded.epoch, sequence = excluded.sequence, content = excluded.content
+   WHERE (length(rows.content) = 0 AND length(excluded.content) > 0) OR (rows.booked = 0 AND excluded.booked = 1)`,
+);
+
+const slotInserts = statements(
+  "INSERT INTO slots (device, meter, generation, end_s, revision, summary) VALUES",
+  6,
+  `ON CONFLICT (device, meter, generation, end_s) DO UPDATE SET revision = excluded.revision, summary = excluded.summary`,
+);
+
+function statements(head: string, columns: number, tail: string): { count: number; sql: string }[] {
+  const place = `(${Array(columns).fill("?").join(", ")})`;
+  return rowsPerStatement.map((count) => ({ count, sql: `${head} ${Array(count).fill(place).join(", ")} ${tail}` }));
+}
+
+export class SqliteRows {
+  readonly #sql: SqlStatements;
+  #gathered: GatheredRow[] = [];
+  readonly #slots = new Map<string, Slot>();
+  readonly #changed = new Set<Slot>();
+
+  constructor(sql: SqlStatements) {
+    this.#sql = sql;
+  }
+
+  count(device: number, epoch: number, sequence: number, rows: readonly CountedRow[]): void {
+    for (const row of rows) this.#gathered.push({ device, epoch, sequence, row });
+    if (this.#gathered.length >= gatheredRowsMax) this.#writeRows();
+  }
+
+  /** Writes all that was counted; for the end of a transaction. */
+  flush(nowMs: number | undefined): void {
+    this.#writeRows();
+    this.#writeSlots(nowMs);
+    if (this.#slots.size > cachedSlotsMax) this.#slots.clear();
+  }
+
+  /** Forgets what was counted and not written, and what is known of the tables: the transaction failed, or another wrote. */
+  forget(): void {
+    this.#gathered = [];
+    this.#slots.clear();
+    this.#changed.clear();
+  }
+
+  #writeRows(): void {
+    const rows = this.#gathered;
+    this.#gathered = [];
+    let from = 0;
+    for (const { count, sql } of rowInserts)
+      for (; rows.length - from >= count; from += count) {
+        const part = rows.slice(from, from + count);
+        const parameters: SqlValue[] = [];
+        for (const { device, epoch, sequence, row } of part)
+          parameters.push(
+            ...[device, row.meter, row.generation, row.timeS, row.slotS, row.status, row.booked ? 1 : 0],
+            ...[epoch, sequence, packValues(row.values)],
+          );
+        // A booked row is never written over, so where as many were written as were given, the booked ones are all new.
+        const isAllNew = this.#sql.written(sql, ...parameters) === count;
+        for (const one of part) if (one.row.booked && (isAllNew || this.#stands(one))) this.#book(one);
+      }
+  }
+
+  /** Whether it is this very row that counts. A record is counted once, so it has just become so. */
+  #stands({ device, epoch, sequence, row }: GatheredRow): boolean {
+    const found = this.#sql.get(
+      "SELECT epoch, sequence, booked FROM rows WHERE device = ? AND meter = ? AND generation = ? AND time_s = ?",
+      device,
+      row.meter,
+      row.generation,
+      row.timeS,
+    );
+    return found?.epoch === epoch && found.sequence === sequence && found.booked === 1;
+  }
+
+  #book({ device, row }: GatheredRow): void {
+    const slot = this.#slot(device, row.meter, row.generation, quarterEndS(row.timeS));
+    addRow(slot.summary, row.timeS, row.values);
+    this.#changed.add(slot);
+  }
+
+  #slot(device: number, meter: number, generation: number, endS: number): Slot {
+    const key = `${device}/${meter}/${generation}/${endS}`;
+    let slot = this.#slots.get(key);
+    if (slot === undefined) {
+      const row = this.#sql.get(
+        "SELECT revision, summary FROM slots WHERE device = ? AND meter = ? AND generation = ? AND end_s = ?",
+        device,
+        meter,
+        generation,
+        endS,
+      );
+      const packed = row?.summary as Uint8Array | undefined;
+      const summary = packed ? unpackSummary(packed, endS) : emptySummary();
+      slot = { device, meter, generation, endS, summary, revision: (row?.revision as number | undefined) ?? 0, packed };
+      this.#slots.set(key, slot);
+    }
+    return slot;
+  }
+
+  #writeSlots(nowMs: number | undefined): void {
+    const slots = [...this.#changed];
+    this.#changed.clear();
+    for (const slot of slots) {
+      const before = slot.packed;
+      slot.packed = packSummary(slot.summary, slot.endS);
+      if (before && nowMs !== undefined && isLate(slot.endS, nowMs)) this.#addCorrection(slot, before, nowMs);
+    }
+    let from = 0;
+    for (const { count, sql } of slotInserts)
+      for (; slots.length - from >= count; from += count) {
+        const parameters: SqlValue[] = [];
+        for (const { device, meter, generation, endS, revision, packed } of slots.slice(from, from + count))
+          parameters.push(device, meter, generation, endS, revision, packed as Uint8Array);
+        this.#sql.run(sql, ...parameters);
+      }
+  }
+
+  #addCorrection(slot: Slot, before: Uint8Array, nowMs: number): void {
+    slot.revision++;
+    this.#sql.run(
+      `INSERT INTO corrections (device, meter, generation, end_s, revision, at_ms, before, after)
+       VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...[slot.device, slot.meter, slot.generation, slot.endS, slot.revision, nowMs],
+      before,
+      slot.packed as Uint8Array,
+    );
+  }
+}
