@@ -7,7 +7,7 @@ import { multibaseOf } from "../protocol/public-key.ts";
 import { decodeReceipt } from "../protocol/receipt.ts";
 import { type WalletHello, WalletRefusal } from "../protocol/wallet-message.ts";
 import type { HubConfiguration } from "./configuration.ts";
-import { type EpochForwarder, EpochForwarders } from "./epoch-forwarders.ts";
+import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
 import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
@@ -79,7 +79,7 @@ export interface AgentStatus {
 export class Agent {
   readonly #options: AgentOptions;
   readonly #wallet: WalletClient;
-  readonly #forwarders = new EpochForwarders();
+  readonly #forwarders: EpochForwarders;
   readonly #meters: PolledMeter[];
   readonly #lines: ReadonlyMap<string, ModbusLine>;
   readonly #path: ReadingPathOptions;
@@ -101,6 +101,7 @@ export class Agent {
   constructor(options: AgentOptions) {
     const { configuration, clock, emit } = options;
     this.#options = options;
+    this.#forwarders = new EpochForwarders(configuration.windowBytes);
     this.#wallet = new WalletClient(configuration.walletSocket, (connected, detail) => {
       this.#walletConnected = connected;
       this.#walletMet = false;
@@ -231,30 +232,30 @@ export class Agent {
     }
   }
 
+  /** Reads and publishes while the uplink takes records and the window has room. */
   async #forward(): Promise<void> {
-    for (const epoch of this.#forwarders.all) if (!(await this.#forwardEpoch(epoch))) return;
-  }
-
-  /** Sends what its window has room for. False where the uplink takes no more. */
-  async #forwardEpoch({ epoch, forwarder }: EpochForwarder): Promise<boolean> {
     const { clock, emit } = this.#options;
-    if (forwarder.isSilent(clock.monotonicMs())) forwarder.restart(true);
-    while (this.#uplink?.isConnected) {
-      const range = forwarder.next();
-      if (!range) return true;
+    this.#forwarders.expire(clock.monotonicMs());
+    for (;;) {
+      const next = this.#forwarders.next((lane) => this.#uplink?.takes(lane) === true);
+      if (!next) return;
+      const { epoch, forwarder, lane, range } = next;
       const { records } = await this.#wallet.read(range.from, range.to, epoch);
-      const sent: number[] = [];
+      const sent: [sequence: number, bytes: number][] = [];
       for (const [sequence, record] of records) {
-        if (!this.#uplink.publish(record)) break;
-        sent.push(sequence);
+        const onLeft = (): void => {
+          forwarder.left(sequence, clock.monotonicMs());
+          this.#news.wake();
+        };
+        if (!this.#uplink?.publish(record, lane, onLeft)) break;
+        sent.push([sequence, record.length]);
         emit({ event: "published", sequence });
       }
-      if (sent.length < records.length) return false;
+      if (sent.length < records.length) return; // the connection has gone, and all begins again with the next
       // An answer that was cut for its length is shorter than asked for; an empty one means that nothing of it exists.
       const complete = records.length === 0 || (records.at(-1)?.[0] ?? 0) === range.to;
       forwarder.published(range, sent, complete, clock.monotonicMs());
     }
-    return false;
   }
 
   async #receiptLoop(): Promise<void> {
@@ -275,7 +276,7 @@ export class Agent {
       const forwarder = this.#forwarders.of(epoch);
       const before = forwarder?.through ?? through;
       const receiptMs = forwarder?.released(through, ranges, clock.monotonicMs()) ?? [];
-      if (through > before && forwarder === this.#forwarders.running)
+      if ((through > before || receiptMs.length > 0) && forwarder === this.#forwarders.running)
         emit({ event: "acknowledged", through, receiptMs });
     } catch (error) {
       if (error instanceof WalletUnavailable) return; // what it said is said again once records are resent

@@ -49,4 +49,6 @@ export interface HubConfiguration {
   /** Seconds that one record covers at most; 0: each reading by itself. */
   readonly sealEveryS: number;
   readonly mqtt?: MqttConfiguration;
+  /** Memory for records that were sent and wait for a receipt, in bytes. */
+  readonly windowBytes?: number;
 }

@@ -7,6 +7,8 @@ import { guardMqttStream } from "../platform/mqtt-packet-guard.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
 import { receiptBytesMax } from "../protocol/receipt.ts";
 import type { MqttConfiguration } from "./configuration.ts";
+import { PublishQueue } from "./publish-queue.ts";
+import type { Lane } from "./send-window.ts";
 
 const connectTimeoutMs = 10_000;
 const keepaliveS = 30;
@@ -15,8 +17,7 @@ const stopTimeoutMs = 1_000;
 const stableMs = 2_000;
 /** The largest packet that is taken: a receipt has 2 KiB at most, its topic less than 100 bytes, a broker may add properties. */
 export const packetBytesMax = 8_192;
-/** Messages that the broker has not acknowledged; one that falls further behind is hung up on. */
-export const unacknowledgedMax = 256;
+const stallCheckMs = 1_000;
 
 const refusedVersion = new Set([1, 0x84]); // MQTT 3.1.1 §3.2.2.3, MQTT 5 §3.2.2.2
 const refusedCredentials = new Set([4, 5, 0x86, 0x87]);
@@ -39,10 +40,13 @@ export class MqttUplink {
   #client: MqttClient | undefined;
   #timer: NodeJS.Timeout | undefined;
   #connectedAtMs: number | undefined;
-  #unacknowledged = 0;
+  #queue: PublishQueue | undefined;
+  #stallTimer: NodeJS.Timeout | undefined;
   #stopped = false;
   /** MQTT 5 first; a broker that refuses it gets 3.1.1 at once, and from then on. */
   #protocolVersion: 4 | 5 = 5;
+  /** What the broker said of how many messages it takes unacknowledged (MQTT 5 §3.2.2.3.3). */
+  #receiveMaximum: number | undefined;
   /** Whether a broker has spoken the version above: one that now hangs up does so for another reason. */
   #versionProven = false;
   /** Why the connection ends, where we know; a broker may hang up without a word. */
@@ -68,7 +72,7 @@ export class MqttUplink {
   start(): void {
     if (this.#stopped) return;
     this.#reason = undefined;
-    this.#unacknowledged = 0;
+    this.#queue = undefined;
     let client: MqttClient;
     try {
       client = connect(this.#clientOptions());
@@ -84,7 +88,10 @@ export class MqttUplink {
       this.#reason = `the broker sent ${got}; expected: at most ${packetBytesMax} bytes, QoS 0 or 1`;
     });
     client.on("error", (error) => this.#failed(error));
-    client.on("connect", () => this.#subscribe(client));
+    client.on("connect", ({ properties }) => {
+      this.#receiveMaximum = properties?.receiveMaximum;
+      this.#subscribe(client);
+    });
     client.on("message", (_topic, payload) => {
       if (payload.length <= receiptBytesMax) this.#options.onReceipt(new Uint8Array(payload));
     });
@@ -102,6 +109,7 @@ export class MqttUplink {
         return;
       }
       this.#connectedAtMs = performance.now();
+      this.#openQueue(client);
       this.#publishState(client, "online");
       this.#options.onState(true);
     });
@@ -127,6 +135,7 @@ export class MqttUplink {
     client.end(true);
     const connectedMs = this.#connectedAtMs === undefined ? 0 : performance.now() - this.#connectedAtMs;
     this.#connectedAtMs = undefined;
+    clearInterval(this.#stallTimer);
     if (this.#client === client) this.#client = undefined;
     if (this.#stopped) return;
     const silent = this.#reason === undefined && !this.#versionProven && this.#protocolVersion === 5;
@@ -181,27 +190,39 @@ export class MqttUplink {
     client.publish(topic, JSON.stringify({ state }), { qos: 1, retain: true }, () => undefined);
   }
 
+  #openQueue(client: MqttClient): void {
+    const send = (record: Uint8Array, acknowledged: () => void): void => {
+      client.publish(topicOf(this.device, "record"), Buffer.from(record), { qos: 1 }, (error) => {
+        if (this.#client !== client) return;
+        if (error && typeof (error as { code?: unknown }).code === "number")
+          this.#hangUp(`the broker refused a record: ${error.message}`);
+        if (!error) acknowledged();
+      });
+    };
+    const queue = new PublishQueue(send, () => performance.now(), this.#receiveMaximum);
+    this.#queue = queue;
+    this.#stallTimer = setInterval(() => {
+      const stalledMs = queue.stalledMs();
+      if (stalledMs !== undefined)
+        this.#hangUp(`the broker has acknowledged nothing for ${Math.round(stalledMs / 1_000)} s`);
+    }, stallCheckMs);
+  }
+
+  takes(lane: Lane): boolean {
+    return this.isConnected && this.#queue?.takes(lane) === true;
+  }
+
   /** Hands a record to the connection; false where there is none. That it arrived only a receipt can say. */
-  publish(record: Uint8Array): boolean {
-    const client = this.#client;
-    if (!this.isConnected || !client) return false;
-    if (this.#unacknowledged >= unacknowledgedMax) {
-      this.#hangUp(`the broker has not acknowledged ${unacknowledgedMax} messages`);
-      return false;
-    }
-    this.#unacknowledged++;
-    client.publish(topicOf(this.device, "record"), Buffer.from(record), { qos: 1 }, (error) => {
-      if (this.#client !== client) return;
-      this.#unacknowledged--;
-      if (error && typeof (error as { code?: unknown }).code === "number")
-        this.#hangUp(`the broker refused a record: ${error.message}`);
-    });
+  publish(record: Uint8Array, lane: Lane, onLeft: () => void): boolean {
+    if (!this.isConnected || !this.#queue) return false;
+    this.#queue.push(record, lane, onLeft);
     return true;
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
     clearTimeout(this.#timer);
+    clearInterval(this.#stallTimer);
     const client = this.#client;
     if (!client) return;
     const { isConnected } = this;

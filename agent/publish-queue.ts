@@ -1,0 +1,77 @@
+/**
+ * Records on their way into a broker: two queues, the newest first, and no more unacknowledged at a time than the broker takes
+ * (MQTT 5 §4.9, Receive Maximum). What mqtt.js is given it keeps in memory until the PUBACK, so it is given little.
+ */
+import type { Lane } from "./send-window.ts";
+
+/** Unacknowledged at a time, where the broker allows as many. mqtt.js would take 65,535, and then stall for ever. */
+export const unacknowledgedMax = 256;
+/** Read ahead for each lane, so that the broker never waits for the wallet. A read brings at most 48 KiB. */
+const queuedBytesEnough = 32_768;
+/** A broker that acknowledges nothing for so many of its usual times, within these limits, is gone. */
+const stallTimes = 4;
+const stallShortestMs = 5_000;
+const stallLongestMs = 30_000;
+
+interface Queued {
+  readonly record: Uint8Array;
+  readonly onLeft: () => void;
+}
+
+export class PublishQueue {
+  readonly #send: (record: Uint8Array, acknowledged: () => void) => void;
+  readonly #nowMs: () => number;
+  readonly #limit: number;
+  readonly #queues: Record<Lane, Queued[]> = { live: [], backlog: [] };
+  readonly #queuedBytes: Record<Lane, number> = { live: 0, backlog: 0 };
+  #unacknowledged = 0;
+  /** When the broker acknowledged last, or was given something after it had acknowledged all. */
+  #quietSinceMs = 0;
+  #acknowledgeMs = 0;
+
+  constructor(
+    send: (record: Uint8Array, acknowledged: () => void) => void,
+    nowMs: () => number,
+    receiveMaximum = unacknowledgedMax,
+  ) {
+    this.#send = send;
+    this.#nowMs = nowMs;
+    this.#limit = Math.min(unacknowledgedMax, receiveMaximum);
+  }
+
+  takes(lane: Lane): boolean {
+    return this.#queuedBytes[lane] < queuedBytesEnough;
+  }
+
+  push(record: Uint8Array, lane: Lane, onLeft: () => void): void {
+    this.#queues[lane].push({ record, onLeft });
+    this.#queuedBytes[lane] += record.length;
+    this.#pump();
+  }
+
+  /** How long a broker that owes acknowledgements has given none, where that is too long; undefined where all is well. */
+  stalledMs(): number | undefined {
+    if (this.#unacknowledged === 0) return undefined;
+    const quietMs = this.#nowMs() - this.#quietSinceMs;
+    const patienceMs = Math.min(stallLongestMs, Math.max(stallShortestMs, stallTimes * this.#acknowledgeMs));
+    return quietMs > patienceMs ? quietMs : undefined;
+  }
+
+  #pump(): void {
+    while (this.#unacknowledged < this.#limit) {
+      const lane = this.#queues.live.length > 0 ? "live" : "backlog";
+      const next = this.#queues[lane].shift();
+      if (!next) return;
+      this.#queuedBytes[lane] -= next.record.length;
+      const sentMs = this.#nowMs();
+      if (this.#unacknowledged++ === 0) this.#quietSinceMs = sentMs;
+      this.#send(next.record, () => {
+        this.#unacknowledged--;
+        this.#quietSinceMs = this.#nowMs();
+        this.#acknowledgeMs += (this.#quietSinceMs - sentMs - this.#acknowledgeMs) / 8;
+        next.onLeft();
+        this.#pump();
+      });
+    }
+  }
+}

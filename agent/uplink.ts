@@ -1,0 +1,30 @@
+/** A way out for records: MQTT today; a radio that carries little may come behind it. */
+import type { Lane } from "./send-window.ts";
+
+/** What may travel this way. */
+export interface UplinkPolicy {
+  /** False: only the newest records, never what waits from before. */
+  readonly backlog: boolean;
+  readonly recordBytesMax: number;
+}
+
+export interface Uplink {
+  /** For people. */
+  readonly address: string;
+  readonly isConnected: boolean;
+  readonly policy: UplinkPolicy;
+  /** Whether it has room for records of that lane now, and may carry them. */
+  takes(lane: Lane): boolean;
+  /**
+   * Hands over a record; false where there is no connection or it may not go this way. `onLeft` is called once it is out of
+   * this hub's hands (a broker's PUBACK); that it arrived only a receipt can say.
+   */
+  publish(record: Uint8Array, lane: Lane, onLeft: () => void): boolean;
+  start(): void;
+  stop(): Promise<void>;
+}
+
+/** The first in the order of priority that takes records of that lane now, and can carry one of that size. */
+export function uplinkFor<T extends Uplink>(uplinks: readonly T[], lane: Lane, recordBytes = 0): T | undefined {
+  return uplinks.find((uplink) => uplink.policy.recordBytesMax >= recordBytes && uplink.takes(lane));
+}
