@@ -6,8 +6,9 @@
 import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { queuedRecordsMax } from "../fullnode/device-queues.ts";
 import { createNodeKeys, type NodeKeys } from "../fullnode/node-keys.ts";
-import { queuedRecordsMax, RecordPath } from "../fullnode/record-path.ts";
+import { RecordPath } from "../fullnode/record-path.ts";
 import { Registry } from "../fullnode/registry.ts";
 import { createSqliteStore, openSqliteStore, type SqliteStore } from "../fullnode/store-sqlite.ts";
 import { systemClock } from "../platform/clock.ts";

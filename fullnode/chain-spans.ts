@@ -1,6 +1,20 @@
 /** Sequences without a gap: how the spans of a chain grow, and what they are when made anew. */
 import type { SequenceRange, Span } from "./store.ts";
 
+/** The span that has a sequence. */
+export function spanAt(spans: readonly Span[], sequence: number): Span | undefined {
+  let low = 0;
+  let high = spans.length - 1;
+  while (low <= high) {
+    const middle = (low + high) >>> 1;
+    const span = spans[middle] as Span;
+    if (sequence < span.first) high = middle - 1;
+    else if (sequence > span.last) low = middle + 1;
+    else return span;
+  }
+  return undefined;
+}
+
 /** The spans with one more, joined where they touch or overlap. */
 export function withSpan(spans: readonly Span[], added: Span): Span[] {
   const last = spans.at(-1);

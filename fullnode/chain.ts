@@ -13,8 +13,16 @@ import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecordPayload, type EventContent, previousBytes, type RecordContent } from "../protocol/record.ts";
 import { type DroppedRange, droppedOf, endsEpoch, exchangesOf } from "./chain-events.ts";
-import { spansOf, withoutGone, withSpan } from "./chain-spans.ts";
-import type { CountedRow, DeclaredDrop, SequenceRange, Span, StoredEpoch, StoreTransaction } from "./store.ts";
+import { spanAt, spansOf, withoutGone, withSpan } from "./chain-spans.ts";
+import type {
+  Awaitable,
+  CountedRow,
+  DeclaredDrop,
+  SequenceRange,
+  Span,
+  StoredEpoch,
+  StoreTransaction,
+} from "./store.ts";
 
 /** A limit, so that a chain which closes after long does not hold up everyone: the rest is settled by the next batches. */
 export const settledPerBatchMax = 2_000;
@@ -26,7 +34,7 @@ export interface Arrival {
   readonly digest: Uint8Array;
   readonly bytes: Uint8Array;
   readonly receivedMs: number;
-  readonly voided?: SequenceRange;
+  readonly voided?: SequenceRange | undefined;
   readonly dropped: readonly DroppedRange[];
 }
 
@@ -101,8 +109,7 @@ export class Chain {
 
   /** Whether a record of this sequence may be stored already. */
   mayHold(sequence: number): boolean {
-    const last = this.#spans.at(-1);
-    return last !== undefined && sequence <= last.last;
+    return spanAt(this.#spans, sequence) !== undefined;
   }
 
   /** Settled records, since the last call, with events that concern other epochs. */
@@ -118,7 +125,37 @@ export class Chain {
   }
 
   /** Gives a record its place, or keeps it as evidence. */
-  async place(tx: StoreTransaction, arrival: Arrival): Promise<Placement> {
+  place(tx: StoreTransaction, arrival: Arrival): Awaitable<Placement> {
+    return this.#placePlainly(tx, arrival) ?? this.#placeWithCare(tx, arrival);
+  }
+
+  /**
+   * The same for nearly all records, and without asking the store: readings where nothing was ever dropped or contradicted, whose place
+   * and the one behind it are free, and whose predecessor is not there yet or is the last of its span. Undefined: not such a one.
+   */
+  #placePlainly(tx: StoreTransaction, arrival: Arrival): Awaitable<Placement> | undefined {
+    const { content, digest, bytes, receivedMs, voided, dropped } = arrival;
+    const { sequence, previous } = content;
+    const isPlain = content.kind === "reading" && voided === undefined && dropped.length === 0;
+    if (!isPlain || this.#evidence > 0 || this.#ended !== undefined || this.#gone > 0 || this.#drops.length > 0)
+      return undefined;
+    const predecessor = sequence - 1;
+    const before = spanAt(this.#spans, predecessor);
+    if (before !== undefined && (before.last !== predecessor || !follows(previous, before.digest))) return undefined;
+    if (this.mayHold(sequence) || this.mayHold(sequence + 1) || sequence <= this.#settledThrough) return undefined;
+    const settled = !this.held && predecessor === this.through && this.#settledTip === predecessor;
+    const seat = { sequence, predecessor, digest, previous, settled, bytes, receivedMs };
+    const adding = tx.addSeat(this.device, this.epoch, seat, { voided, dropped });
+    this.#spans = withSpan(this.#spans, { first: sequence, last: sequence, digest });
+    if (!settled) return adding instanceof Promise ? adding.then(() => "stored") : "stored";
+    this.#settledThrough = sequence;
+    this.#settledTip = sequence;
+    const counting = tx.countRows(this.device, this.epoch, sequence, countedRows(content));
+    if (!(adding instanceof Promise || counting instanceof Promise)) return "stored";
+    return Promise.all([adding, counting]).then(() => "stored");
+  }
+
+  async #placeWithCare(tx: StoreTransaction, arrival: Arrival): Promise<Placement> {
     const { content, digest, voided, dropped } = arrival;
     const { device, epoch } = this;
     const { sequence } = content;
@@ -210,7 +247,7 @@ export class Chain {
     if (sequence === 0) return { seated: undefined, evidence: [] };
     const span = this.#spans.find((item) => item.last === sequence);
     if (span) return { seated: span.digest, evidence: [] };
-    const seat = this.mayHold(sequence) ? await tx.seat(this.device, this.epoch, sequence) : undefined;
+    const seat = spanAt(this.#spans, sequence) ? await tx.seat(this.device, this.epoch, sequence) : undefined;
     if (seat) return { seated: seat.digest, evidence: [] };
     const evidence = this.#evidence > 0 ? await tx.evidenceDigests(this.device, this.epoch, sequence) : [];
     return { seated: undefined, evidence };
@@ -318,7 +355,10 @@ export class Chain {
 
   /** What a settled record brings about. */
   async #book(tx: StoreTransaction, content: RecordContent): Promise<void> {
-    if (content.kind === "reading") return countRows(tx, this.device, this.epoch, content);
+    if (content.kind === "reading") {
+      await tx.countRows(this.device, this.epoch, content.sequence, countedRows(content));
+      return;
+    }
     for (const exchange of exchangesOf(content)) await tx.addExchange(this.device, exchange);
     // Where later records are settled, a rotation within a void or a drop comes too late to end anything.
     const isLast = endsEpoch(content) && content.sequence > this.#settledThrough;
@@ -337,25 +377,13 @@ function follows(previous: Uint8Array, digest: Uint8Array): boolean {
   return equalBytes(previous, digest.subarray(0, previousBytes));
 }
 
-async function countRows(
-  tx: StoreTransaction,
-  device: number,
-  epoch: number,
-  content: RecordContent & { kind: "reading" },
-): Promise<void> {
-  const { meter, generation, slotS, codes, rows, sequence, clockState } = content;
+function countedRows(content: RecordContent & { kind: "reading" }): CountedRow[] {
+  const { meter, generation, slotS, codes, rows, clockState } = content;
   // Seconds since a boot are no time that a value could be booked for.
   const isTimed = clockState !== clockStates.relative;
-  const counted = rows.map(
-    ({ timeS, status, values }): CountedRow => ({
-      meter,
-      generation,
-      timeS,
-      slotS,
-      status,
-      booked: isTimed && status === statuses.good,
-      values: values.flatMap((value, i) => [codes[i] as number, value]),
-    }),
-  );
-  await tx.countRows(device, epoch, sequence, counted);
+  return rows.map(({ timeS, status, values }) => {
+    const pairs: number[] = [];
+    for (let i = 0; i < values.length; i++) pairs.push(codes[i] as number, values[i] as number);
+    return { meter, generation, timeS, slotS, status, booked: isTimed && status === statuses.good, values: pairs };
+  });
 }

@@ -2,7 +2,7 @@
  * The full node's keys: Ed25519 signs receipts and enrolment answers, X25519 agrees on secrets with devices. Both lie in
  * DATA/node.key, CBOR, mode 0600, with their public halves, so that a spoilt file is noticed and never signs.
  */
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, sign } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { writeFileDurably } from "../platform/durable-file.ts";
@@ -26,7 +26,7 @@ const pkcs8Prefix = {
 } as const;
 const spkiPrefix = { ed25519: "302a300506032b6570032100", x25519: "302a300506032b656e032100" } as const;
 
-export const sha256: Sha256 = (bytes) => createHash("sha256").update(bytes).digest();
+export const sha256: Sha256 = (bytes) => hash("sha256", bytes, "buffer");
 
 export interface NodeKeys {
   /** Ed25519 public key, 32 bytes. */

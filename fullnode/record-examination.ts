@@ -11,14 +11,14 @@ import {
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
 import { vetPublicKey } from "../protocol/public-key.ts";
-import { decodeRecordPayload, type RecordContent, recordBytesMax } from "../protocol/record.ts";
+import { decodeRecordPayload, recordBytesMax } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type RotationCertificate, rotationIn } from "../protocol/rotation.ts";
 import type { Arrival } from "./chain.ts";
 import { droppedOf, voidOf } from "./chain-events.ts";
 import { ed25519PublicKey, sha256 } from "./node-keys.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
-import type { QuarantinedRecord, Store } from "./store.ts";
+import type { QuarantinedRecord, Store, StorePlace } from "./store.ts";
 import type { VerdictReason } from "./verdict.ts";
 
 export const quarantinePerNameMax = 64;
@@ -56,66 +56,123 @@ export interface Refused {
 const verifyNow: Verify = (publicKey, message, signature) =>
   verify(null, message, ed25519PublicKey(publicKey), signature);
 
+/** Whether the place of a record may be taken; asked before the store is. */
+export type MayHold = (device: number, epoch: number, sequence: number) => boolean;
+
+/** Messages that are examined together. */
+export interface Slice {
+  /** In the order of the messages; complete once nothing is pending. */
+  readonly results: (Examined | Refused)[];
+  readonly pending: number;
+  /** Fulfilled when nothing is pending any more. Fails where the store does. */
+  readonly done: Promise<void>;
+}
+
+/** A record whose form holds. */
+interface Formed {
+  readonly arrival: Omit<Examined, "device" | "signedBy">;
+  readonly cose: CoseSign1;
+}
+
 export class RecordExamination {
   readonly #store: Store;
   readonly #registry: Registry;
+  readonly #mayHold: MayHold;
   readonly #namesByTopic = new Map<string, string>();
 
-  constructor(store: Store, registry: Registry) {
+  constructor(store: Store, registry: Registry, mayHold: MayHold) {
     this.#store = store;
     this.#registry = registry;
+    this.#mayHold = mayHold;
   }
 
-  /** @param mayHold whether the place of this record may be taken; asked before the store is */
-  async examine(
-    message: Message,
-    mayHold: (device: number, epoch: number, sequence: number) => boolean,
-  ): Promise<Examined | Refused> {
+  /**
+   * Form, device and duplicates of all of them, one after the other; then their signatures are on their way through the thread
+   * pool. Resolves as soon as they are.
+   */
+  async begin(messages: readonly Message[]): Promise<Slice> {
+    const slice = new OpenSlice(messages.length);
+    const formed = messages.map((message) => this.#form(message));
+    const devices = new Map<string, KnownDevice | undefined>();
+    for (const one of formed) {
+      if ("refused" in one || devices.has(one.arrival.name)) continue;
+      const device = this.#registry.device(one.arrival.name);
+      devices.set(one.arrival.name, device instanceof Promise ? await device : device);
+    }
+    const stored = await this.#storedDigests(formed, devices);
+    formed.forEach((one, i) => {
+      if ("refused" in one) return slice.set(i, one);
+      const { arrival, cose } = one;
+      const device = devices.get(arrival.name);
+      if (device === undefined) return slice.wait(i, this.#examineStranger(arrival, cose));
+      const known = device.keys.get(arrival.content.epoch);
+      const { publicKey, key } = known ?? device.current;
+      const record: Examined = { ...arrival, device, signedBy: publicKey };
+      // The digest covers the signature, so a record that is stored with this digest has been verified.
+      const digest = stored.get(i);
+      if (known && digest && equalBytes(digest, arrival.digest)) return slice.set(i, record);
+      slice.wait(
+        i,
+        holds(cose, key).then((valid) =>
+          valid ? this.#withRotation(record, device) : this.#otherwise(record, device, cose),
+        ),
+      );
+    });
+    return slice;
+  }
+
+  #form(message: Message): Formed | Refused {
+    const name = this.#nameOf(message.topic);
+    if (name === undefined) return { refused: "unknown-topic", message };
     try {
-      return await this.#examine(message, mayHold);
+      const cose = decodeCose(message.payload, contentTypes.record, recordBytesMax);
+      const content = decodeRecordPayload(cose.payload);
+      const voided = voidOf(content);
+      if (voided === "bad-void") return { refused: voided, message };
+      const dropped = droppedOf(content);
+      if (dropped === undefined) return { refused: "bad-dropped", message };
+      // The form without tag and kid: what a broker adds or changes outside the signature is not stored.
+      const { protectedHeader, payload, signature } = cose;
+      const bytes = encodeCose({ protectedHeader, payload, signature });
+      const digest = sha256(bytes);
+      const { receivedMs } = message;
+      return { cose, arrival: { message, name, content, bytes, digest, receivedMs, voided, dropped } };
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       return { refused: error.reason, message, detail: error.message };
     }
   }
 
-  async #examine(
-    message: Message,
-    mayHold: (device: number, epoch: number, sequence: number) => boolean,
-  ): Promise<Examined | Refused> {
-    const name = this.#nameOf(message.topic);
-    if (name === undefined) return { refused: "unknown-topic", message };
-    const cose = decodeCose(message.payload, contentTypes.record, recordBytesMax);
-    const content = decodeRecordPayload(cose.payload);
-    const voided = voidOf(content);
-    if (voided === "bad-void") return { refused: voided, message };
-    const dropped = droppedOf(content);
-    if (dropped === undefined) return { refused: "bad-dropped", message };
-    // The form without tag and kid: what a broker adds or changes outside the signature is not stored.
-    const { protectedHeader, payload, signature } = cose;
-    const bytes = encodeCose({ protectedHeader, payload, signature });
-    const digest = sha256(bytes);
-    const { receivedMs } = message;
-    const arrival = { message, name, content, bytes, digest, receivedMs, dropped, ...(voided && { voided }) };
-    const device = await this.#registry.device(name);
-    if (device === undefined) return await this.#examineStranger({ ...arrival, device }, cose);
+  /** Digests of what the store has at the places of these records, by their index. */
+  async #storedDigests(
+    formed: readonly (Formed | Refused)[],
+    devices: ReadonlyMap<string, KnownDevice | undefined>,
+  ): Promise<ReadonlyMap<number, Uint8Array | undefined>> {
+    const places: StorePlace[] = [];
+    const indexes: number[] = [];
+    formed.forEach((one, i) => {
+      if ("refused" in one) return;
+      const device = devices.get(one.arrival.name);
+      const { epoch, sequence } = one.arrival.content;
+      if (!device?.keys.has(epoch) || !this.#mayHold(device.id, epoch, sequence)) return;
+      places.push({ device: device.id, epoch, sequence });
+      indexes.push(i);
+    });
+    if (places.length === 0) return new Map();
+    const digests = await this.#store.digests(places);
+    return new Map(indexes.map((index, i) => [index, digests[i]]));
+  }
 
-    const { epoch, sequence } = content;
-    const known = device.keys.get(epoch);
-    const { publicKey, key, kid } = known ?? device.current;
-    const record = { ...arrival, device, signedBy: publicKey };
-    // The digest covers the signature, so a record that is stored with this digest has been verified.
-    if (known && mayHold(device.id, epoch, sequence)) {
-      const [stored] = await this.#store.digests([{ device: device.id, epoch, sequence }]);
-      if (stored && equalBytes(stored, digest)) return record;
-    }
-    if (await holds(cose, key)) return this.#withRotation(record, content, device);
+  /** The signature does not hold by the key that it should be of. */
+  async #otherwise(record: Examined, device: KnownDevice, cose: CoseSign1): Promise<Examined | Refused> {
+    const { message, name, content, signedBy: publicKey } = record;
+    const known = device.keys.get(content.epoch);
     for (const other of known ? [] : device.rejected)
-      if (await holds(cose, other.key))
-        return this.#withRotation({ ...record, signedBy: other.publicKey }, content, device);
+      if (await holds(cose, other.key)) return this.#withRotation({ ...record, signedBy: other.publicKey }, device);
     // The kid is a hint that anyone may have changed: it only says which refusal helps most.
+    const { kid } = known ?? device.current;
     const isOther = cose.kid !== undefined && !equalBytes(cose.kid, kid);
-    const early = { name, epoch, publicKey };
+    const early = { name, epoch: content.epoch, publicKey };
     if (known && !isOther) return { refused: "signature-invalid", message };
     if (known) return { refused: "wrong-device", message, early };
     const isOld = [...device.keys.values()].some((one) => cose.kid !== undefined && equalBytes(cose.kid, one.kid));
@@ -123,9 +180,10 @@ export class RecordExamination {
     return { refused, message, early };
   }
 
-  #withRotation(record: Omit<Examined, "rotation">, content: RecordContent, device: KnownDevice): Examined | Refused {
+  #withRotation(record: Examined, device: KnownDevice): Examined | Refused {
+    if (record.content.kind !== "event") return record;
     try {
-      const rotation = rotationIn({ content }, device.kid, verifyNow);
+      const rotation = rotationIn({ content: record.content }, device.kid, verifyNow);
       return rotation ? { ...record, rotation } : record;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -134,14 +192,19 @@ export class RecordExamination {
   }
 
   /** A record of a device that nobody enrolled is kept if the key that its topic names has signed it, and there is room. */
-  async #examineStranger(record: Omit<Examined, "signedBy">, cose: CoseSign1): Promise<Examined | Refused> {
-    const { message } = record;
-    const { ofName, total } = await this.#store.quarantineCount(record.name);
+  async #examineStranger(arrival: Formed["arrival"], cose: CoseSign1): Promise<Examined | Refused> {
+    const { message, name } = arrival;
+    const { ofName, total } = await this.#store.quarantineCount(name);
     if (ofName >= quarantinePerNameMax || total >= quarantineTotalMax) return { refused: "quarantine-full", message };
-    const { publicKey, key } = keyOfName(record.name);
-    if (!(await holds(cose, key))) return { refused: "signature-invalid", message };
-    vetPublicKey(publicKey);
-    return { ...record, signedBy: publicKey };
+    try {
+      const { publicKey, key } = keyOfName(name);
+      if (!(await holds(cose, key))) return { refused: "signature-invalid", message };
+      vetPublicKey(publicKey);
+      return { ...arrival, device: undefined, signedBy: publicKey };
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return { refused: error.reason, message, detail: error.message };
+    }
   }
 
   #nameOf(topic: string): string | undefined {
@@ -152,6 +215,35 @@ export class RecordExamination {
     if (this.#namesByTopic.size >= cachedTopicsMax) this.#namesByTopic.clear();
     this.#namesByTopic.set(topic, parsed.device);
     return parsed.device;
+  }
+}
+
+class OpenSlice implements Slice {
+  readonly results: (Examined | Refused)[];
+  readonly done: Promise<void>;
+  pending: number;
+  #resolve!: () => void;
+  #reject!: (error: unknown) => void;
+
+  constructor(size: number) {
+    this.results = new Array(size);
+    this.pending = size;
+    this.done = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    this.done.catch(() => undefined); // whoever waits for it is told; it may fail before anybody waits
+    if (size === 0) this.#resolve();
+  }
+
+  set(index: number, result: Examined | Refused): void {
+    this.results[index] = result;
+    this.pending--;
+    if (this.pending === 0) this.#resolve();
+  }
+
+  wait(index: number, result: Promise<Examined | Refused>): void {
+    result.then((one) => this.set(index, one), this.#reject);
   }
 }
 

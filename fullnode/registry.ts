@@ -7,7 +7,7 @@ import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid } from "../protocol/public
 import { decodeRecord } from "../protocol/record.ts";
 import { certificateIn } from "../protocol/rotation.ts";
 import { ed25519PublicKey, type NodeKeys, sha256 } from "./node-keys.ts";
-import type { Enrolment, Store, StoredDevice } from "./store.ts";
+import type { Awaitable, Enrolment, EpochKey, Store, StoredDevice } from "./store.ts";
 import { rejectedKeys } from "./succession.ts";
 
 export interface KnownKey {
@@ -107,20 +107,31 @@ export class Registry {
     this.#store = store;
   }
 
-  async device(name: string): Promise<KnownDevice | undefined> {
+  /** Answers at once where it knows, or where the store does. */
+  device(name: string): Awaitable<KnownDevice | undefined> {
     const cached = this.#devices.get(name);
     if (cached) return cached;
-    const stored = await this.#store.device(name);
-    if (stored === undefined) return undefined;
+    const stored = this.#store.device(name);
+    if (stored instanceof Promise) return stored.then((found) => found && this.#withKeys(found));
+    return stored && this.#withKeys(stored);
+  }
+
+  #withKeys(stored: StoredDevice): Awaitable<KnownDevice> {
+    const epochs = this.#store.epochKeys(stored.id);
+    return epochs instanceof Promise
+      ? epochs.then((found) => this.#remembered(stored, found))
+      : this.#remembered(stored, epochs);
+  }
+
+  #remembered(stored: StoredDevice, epochs: readonly EpochKey[]): KnownDevice {
     if (this.#devices.size >= cachedDevicesMax) this.#devices.clear();
     const current = knownKey(stored.currentKey);
     const keys = new Map<number, KnownKey>();
-    const epochs = await this.#store.epochKeys(stored.id);
     for (const { epoch, publicKey } of epochs)
       keys.set(epoch, equalBytes(publicKey, stored.currentKey) ? current : knownKey(publicKey));
     const rejected = rejectedKeys(epochs).map(knownKey);
     const known = { ...stored, did: didKeyOf(stored.publicKey), keys, current, rejected };
-    this.#devices.set(name, known);
+    this.#devices.set(stored.name, known);
     return known;
   }
 

@@ -190,6 +190,10 @@ export class SqliteStore implements Store {
     return row && deviceOf(row);
   }
 
+  deviceNames(limit: number): string[] {
+    return this.#sql.all("SELECT name FROM devices ORDER BY id DESC LIMIT ?", limit).map(({ name }) => name as string);
+  }
+
   enrol(enrolment: Enrolment): boolean {
     const { name, publicKey, kid, currentKey, share, softwareId, meters, request, requestDigest, enrolledMs } =
       enrolment;

@@ -274,6 +274,8 @@ export interface Store extends StoreReading {
   foreignChanges(): Awaitable<number>;
 
   device(name: string): Awaitable<StoredDevice | undefined>;
+  /** Names of enrolled devices, the newest first, at most `limit`. */
+  deviceNames(limit: number): Awaitable<readonly string[]>;
   /** The keys of a device's epochs. */
   epochKeys(device: number): Awaitable<readonly EpochKey[]>;
   /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
