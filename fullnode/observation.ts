@@ -6,9 +6,10 @@ import type { Log } from "../platform/log.ts";
 import { type MetricsServer, serveMetrics } from "../platform/metrics-server.ts";
 import { serveStatus } from "../platform/status-socket.ts";
 import { lookEveryMs, type NodeAlarm, NodeWatch } from "./alarms.ts";
+import { queuedRecordsMax } from "./device-queues.ts";
 import { addressError } from "./node-error.ts";
 import type { StoredEvent } from "./record-event.ts";
-import { queuedRecordsMax, type RecordPath } from "./record-path.ts";
+import type { RecordPath } from "./record-path.ts";
 import type { Store } from "./store.ts";
 
 /** A device more costs two time series. */

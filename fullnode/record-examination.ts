@@ -18,7 +18,7 @@ import type { Arrival } from "./chain.ts";
 import { droppedOf, voidOf } from "./chain-events.ts";
 import { ed25519PublicKey, sha256 } from "./node-keys.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
-import type { QuarantinedRecord, Store, StorePlace } from "./store.ts";
+import type { Awaitable, QuarantinedRecord, Store, StorePlace } from "./store.ts";
 import type { VerdictReason } from "./verdict.ts";
 
 export const quarantinePerNameMax = 64;
@@ -100,25 +100,28 @@ export class RecordExamination {
       devices.set(one.arrival.name, device instanceof Promise ? await device : device);
     }
     const stored = await this.#storedDigests(formed, devices);
-    formed.forEach((one, i) => {
-      if ("refused" in one) return slice.set(i, one);
-      const { arrival, cose } = one;
-      const device = devices.get(arrival.name);
-      if (device === undefined) return slice.wait(i, this.#examineStranger(arrival, cose));
-      const known = device.keys.get(arrival.content.epoch);
-      const { publicKey, key } = known ?? device.current;
-      const record: Examined = { ...arrival, device, signedBy: publicKey };
-      // The digest covers the signature, so a record that is stored with this digest has been verified.
-      const digest = stored.get(i);
-      if (known && digest && equalBytes(digest, arrival.digest)) return slice.set(i, record);
-      slice.wait(
-        i,
-        holds(cose, key).then((valid) =>
-          valid ? this.#withRotation(record, device) : this.#otherwise(record, device, cose),
-        ),
-      );
-    });
+    for (const [i, one] of formed.entries()) {
+      const result = "refused" in one ? one : this.#examine(one, devices.get(one.arrival.name), stored.get(i));
+      if (result instanceof Promise) slice.wait(i, result);
+      else slice.set(i, result);
+    }
     return slice;
+  }
+
+  #examine(
+    { arrival, cose }: Formed,
+    device: KnownDevice | undefined,
+    stored: Uint8Array | undefined,
+  ): Awaitable<Examined | Refused> {
+    if (device === undefined) return this.#examineStranger(arrival, cose);
+    const known = device.keys.get(arrival.content.epoch);
+    const { publicKey, key } = known ?? device.current;
+    const record: Examined = { ...arrival, device, signedBy: publicKey };
+    // The digest covers the signature, so a record that is stored with this digest has been verified.
+    if (known && stored && equalBytes(stored, arrival.digest)) return record;
+    return holds(cose, key).then((valid) =>
+      valid ? this.#withRotation(record, device) : this.#otherwise(record, device, cose),
+    );
   }
 
   #form(message: Message): Formed | Refused {
@@ -150,14 +153,14 @@ export class RecordExamination {
   ): Promise<ReadonlyMap<number, Uint8Array | undefined>> {
     const places: StorePlace[] = [];
     const indexes: number[] = [];
-    formed.forEach((one, i) => {
-      if ("refused" in one) return;
+    for (const [i, one] of formed.entries()) {
+      if ("refused" in one) continue;
       const device = devices.get(one.arrival.name);
       const { epoch, sequence } = one.arrival.content;
-      if (!device?.keys.has(epoch) || !this.#mayHold(device.id, epoch, sequence)) return;
+      if (!device?.keys.has(epoch) || !this.#mayHold(device.id, epoch, sequence)) continue;
       places.push({ device: device.id, epoch, sequence });
       indexes.push(i);
-    });
+    }
     if (places.length === 0) return new Map();
     const digests = await this.#store.digests(places);
     return new Map(indexes.map((index, i) => [index, digests[i]]));
