@@ -1,6 +1,7 @@
 /** The agent: its meters' loops, the sealing of their rows, the forwarding of records, one status of it all. */
 import type { ModbusLine } from "../drivers/modbus/line.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
+import type { Alarm } from "../platform/alarm-board.ts";
 import { BackOff } from "../platform/back-off.ts";
 import type { Clock } from "../platform/clock.ts";
 import { multibaseOf } from "../protocol/public-key.ts";
@@ -50,8 +51,9 @@ export class PolicyMismatch extends Error {
   }
 }
 
-/** What the agent says of itself. Times in Unix seconds and milliseconds as named. */
+/** What the agent says of itself; its alarms are added by whoever watches it (agent/alarms.ts). Times in Unix seconds and milliseconds as named. */
 export interface AgentStatus {
+  readonly alarms?: readonly Alarm[];
   readonly device: string | undefined;
   readonly wallet: "connected" | "disconnected";
   readonly uplink: { readonly address: string; readonly connected: boolean; readonly detail: string } | undefined;

@@ -1,6 +1,8 @@
 /** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
 import { Agent, PolicyMismatch } from "../agent/agent.ts";
+import { AgentWatch, agentLookEveryMs } from "../agent/alarms.ts";
 import type { AgentEvent } from "../agent/event.ts";
+import { logAlarms } from "../platform/alarm-log.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog, type Log } from "../platform/log.ts";
 import { serveStatus } from "../platform/status-socket.ts";
@@ -46,7 +48,13 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       );
     });
     process.stdout.on("error", () => process.exit(exit.failed)); // whoever listened has gone
-    const status = await serveStatus(configuration.agentSocket, () => agent.status()).catch((error: Error) => {
+    const watch = new AgentWatch(systemClock);
+    const watching = setInterval(
+      () => logAlarms(log, watch.look(agent.status(), agent.hello)),
+      agentLookEveryMs,
+    ).unref();
+    const fullStatus = () => ({ ...agent.status(), alarms: watch.raised });
+    const status = await serveStatus(configuration.agentSocket, fullStatus).catch((error: Error) => {
       throw noStatusSocket(configuration.agentSocket, error);
     });
     try {
@@ -59,6 +67,7 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
     } catch (error) {
       throw error instanceof PolicyMismatch ? notApplied(values.config, error) : error;
     } finally {
+      clearInterval(watching);
       await agent.stop();
       status.close();
       process.stdin.destroy();

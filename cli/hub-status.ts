@@ -1,7 +1,9 @@
 /** ecp status: what wallet and agent say of themselves. */
 
 import type { AgentStatus } from "../agent/agent.ts";
+import { ringAlarmShare } from "../agent/alarms.ts";
 import { WalletClient, WalletUnavailable } from "../agent/wallet-client.ts";
+import { runbookOf } from "../platform/alarm-log.ts";
 import { askStatus } from "../platform/status-socket.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
@@ -58,6 +60,7 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
             .map((text) => `!! ${text}\n`)
             .join(""),
         );
+      process.stdout.write(alarmText(agent?.alarms ?? []));
       process.stdout.write(walletText(wallet, configuration.walletSocket));
       process.stdout.write(agentText(agent, configuration.agentSocket));
     }
@@ -69,14 +72,12 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
       !wallet.retired &&
       wallet.holes === 0 &&
       agent !== undefined &&
+      (agent.alarms ?? []).length === 0 &&
       (agent.uplink === undefined || agent.uplink.connected) &&
       agent.meters.every((meter) => meter.lastStatus === "G");
     return well ? exit.ok : exit.failed;
   },
 };
-
-/** Share of the ring in use above which status is not well. */
-const ringAlarmShare = 0.8;
 
 async function askWallet(path: string): Promise<WalletHello | undefined> {
   const client = new WalletClient(path);
@@ -121,6 +122,15 @@ function warnings(wallet: WalletHello): string[] {
       `journal: ${wallet.segmentsInUse} of ${wallet.segments} segments hold what no full node has acknowledged: mend the way to it, or carry the records: 'ecp-wallet journal export'`,
     );
   return found;
+}
+
+function alarmText(alarms: NonNullable<AgentStatus["alarms"]>): string {
+  return alarms
+    .map(({ kind, subject, detail, sinceMs }) => {
+      const since = localTime(sinceMs);
+      return `!! ${kind} (${subject}, since ${since}): ${detail}; see ${runbookOf(kind)}\n`;
+    })
+    .join("");
 }
 
 /** Epochs before the running one that are not acknowledged to their end. */
