@@ -236,6 +236,7 @@ export class Agent {
 
   /** Reads and publishes while the uplink takes records and the window has room. */
   async #forward(): Promise<void> {
+    if (this.#hello?.recordForm === "withheld") return; // nobody is pinned to encrypt them to: `ecp status` says so
     const { clock, emit } = this.#options;
     this.#forwarders.expire(clock.monotonicMs());
     for (;;) {

@@ -24,7 +24,7 @@ export const hubConfigApply: Command = {
   summary: "write what the wallet must know (meters, limits) to its policy",
   usage: `Usage: ecp config apply [--config hub.yaml]
 
-Writes meters, seal_every_s, when_full and retention_days to the wallet's policy.cbor; pinned full nodes and
+Writes meters, seal_every_s, when_full, retention_days and whom records are encrypted to into the wallet's policy.cbor; pinned full nodes and
 declared changes of meters stay. The wallet
 obeys it from its next start on, and seals the new policy's digest as an event.`,
   async run(args) {

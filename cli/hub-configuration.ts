@@ -7,6 +7,7 @@ import type {
   MqttConfiguration,
 } from "../agent/configuration.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
+import { publicKeyOfDid } from "../protocol/public-key.ts";
 import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity.ts";
 import type { WalletPolicy } from "../wallet/policy.ts";
 import { CommandError } from "./command.ts";
@@ -51,7 +52,11 @@ interface HubFile {
     resolution_wh?: number;
   }[];
   profiles?: string[];
-  uplink?: { mqtt: { url: string; username?: string; password_file?: string; ca_file?: string } };
+  uplink?: {
+    mqtt: { url: string; username?: string; password_file?: string; ca_file?: string; own_broker?: boolean };
+    encrypt?: boolean;
+    encrypt_to?: string;
+  };
 }
 
 /** hub.yaml with what it says to agent and wallet. */
@@ -62,7 +67,7 @@ export interface Hub {
   readonly profiles: readonly MeterProfile[];
   /** The profile of that id, built in or from a file of `profiles`; each meter's is there. */
   readonly profileOf: (id: string) => MeterProfile;
-  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays">;
+  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays" | "encryptTo">;
 }
 
 const validate = compileSchema<HubFile>(schema);
@@ -120,6 +125,7 @@ export function hubOf(path: string, text: string): Hub {
       sealEveryS,
       whenFull: data.wallet.when_full,
       retentionDays: data.wallet.retention_days,
+      encryptTo: encryptToOf(data.uplink, source),
     },
   };
 }
@@ -185,6 +191,19 @@ function meterOf(
     ...(codes && { codes: codes.sort((a, b) => a - b) }),
     powerMaxW: meter.power_max_w ?? 0,
   };
+}
+
+/** A broker that is not the node's own is to read nothing, unless the operator says otherwise. */
+function encryptToOf(uplink: HubFile["uplink"], source: YamlSource): WalletPolicy["encryptTo"] {
+  const { encrypt = uplink?.mqtt.own_broker !== true, encrypt_to: node } = uplink ?? {};
+  if (node === undefined) return encrypt ? "first" : "nobody";
+  if (!encrypt)
+    throw source.error(["uplink", "encrypt_to"], "no encrypt_to where records are not encrypted", node, true);
+  try {
+    return publicKeyOfDid(node);
+  } catch {
+    throw source.error(["uplink", "encrypt_to"], "a full node's name as `ecp pin` shows it, did:key:z6Mk…", node);
+  }
 }
 
 function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, source: YamlSource): MqttConfiguration {

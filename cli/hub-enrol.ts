@@ -58,10 +58,13 @@ Compare the did:key with what the node's operator shows you by another way; --no
     process.stdout.write(`Full node "${answer.nodeName}"\n  ${did}\n`);
     if (values.node === undefined && !values.yes && !(await agreed(file))) return exit.failed;
     const policy = readPolicy(hub);
-    const others = policy.nodes.filter((node) => !equalBytes(node.publicKey, answer.publicKey));
-    if (others.length >= pinnedNodesMax) throw bad(file, `at most ${pinnedNodesMax} pinned nodes`, "one more");
+    const place = policy.nodes.findIndex((node) => equalBytes(node.publicKey, answer.publicKey));
+    if (place < 0 && policy.nodes.length >= pinnedNodesMax) throw bad(file, `at most ${pinnedNodesMax} pinned nodes`, "one more");
     const { nodeName: name, publicKey, share } = answer;
-    writePolicy(hub, { ...policy, nodes: [...others, { name, publicKey, share }] });
+    const pinned = { name, publicKey, share };
+    // A node that is pinned again keeps its place: to the first one records are encrypted.
+    const nodes = place < 0 ? [...policy.nodes, pinned] : policy.nodes.with(place, pinned);
+    writePolicy(hub, { ...policy, nodes });
     process.stdout.write("Pinned. Restart the wallet to make it count.\n");
     return exit.ok;
   },

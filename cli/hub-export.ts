@@ -7,7 +7,9 @@ import { meteringPacketText } from "../protocol/metering-packet.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { hasValues } from "../protocol/reading-status.ts";
 import { decodeRecord } from "../protocol/record.ts";
-import { type Command, CommandError, exit, parseCommand, usageError } from "./command.ts";
+import { readBytesMax } from "../protocol/wallet-message.ts";
+import { Journal } from "../wallet/journal.ts";
+import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption } from "./hub-options.ts";
 import { deviceFileName, rotationFileName } from "./hub-verify.ts";
@@ -61,11 +63,12 @@ unless --from and --to name sequences. 'ecp-wallet journal export --all' writes 
         [...earlier, { epoch: hello.epoch, last: hello.nextSequence - 1 }].map((it) => [it.epoch, it.last]),
       );
       const one = chosen ?? (from === undefined && to === undefined ? undefined : hello.epoch);
+      const read = hello.recordForm === "plain" ? wallet : journalOf(hub.configuration.walletFolder);
       let written = 0;
       for (const epoch of one === undefined ? lasts.keys() : [one]) {
         const name = (number: number): string => (epoch === hello.epoch ? `${number}` : `${epoch}-${number}`);
         written += await exportRecords(
-          wallet,
+          read,
           epoch,
           [from ?? 1, Math.min(to ?? uint32Max, lasts.get(epoch) ?? uint32Max)],
           (number, bytes) => write(format, join(values.out, `${name(number)}.cose`), bytes),
@@ -104,8 +107,26 @@ function numberOf(flag: string, text: string): number {
   throw usageError("ecp export", `--${flag} ${text}; a number from 1 to ${uint32Max} was expected`);
 }
 
+/** The journal itself: through its socket the wallet gives records only encrypted to a full node. */
+function journalOf(walletFolder: string): Pick<WalletClient, "read"> {
+  const folder = join(walletFolder, "journal");
+  try {
+    const journal = new Journal(folder, "read");
+    return {
+      read: (from, to, epoch) => Promise.resolve({ records: journal.records(from, to, readBytesMax, epoch) }),
+    };
+  } catch (error) {
+    throw new CommandError(systemCode(error) === "EACCES" ? exit.notPermitted : exit.noInput, {
+      expected: "the wallet's journal, since its socket gives records only encrypted",
+      got: (error as Error).message,
+      where: folder,
+      todo: "run this as the wallet's user, or as root",
+    });
+  }
+}
+
 async function exportRecords(
-  wallet: WalletClient,
+  source: Pick<WalletClient, "read">,
   epoch: number,
   [from, to]: readonly [number, number],
   take: (sequence: number, bytes: Uint8Array) => void,
@@ -113,7 +134,7 @@ async function exportRecords(
   let count = 0;
   let next = from;
   while (next <= to) {
-    const { records } = await wallet.read(next, to, epoch);
+    const { records } = await source.read(next, to, epoch);
     if (records.length === 0) break;
     for (const [number, bytes] of records) take(number, bytes);
     count += records.length;

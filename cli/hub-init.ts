@@ -318,6 +318,7 @@ uplink:
     url: ${JSON.stringify(mqtt)}
     # username: hub-1
     # password_file: mqtt.password  # mode 0600
+    # own_broker: true              # the full node's own broker, which may read records: else they are encrypted to the node
 `;
 }
 

@@ -133,6 +133,12 @@ function alarmText(alarms: NonNullable<AgentStatus["alarms"]>): string {
     .join("");
 }
 
+const recordFormTexts: Record<WalletHello["recordForm"], string> = {
+  encrypted: "encrypted to a full node: no broker reads them",
+  plain: "readable by every broker that they pass ('uplink: encrypt:' in hub.yaml)",
+  withheld: "NOT SENT: they are to be encrypted, and no full node is pinned for it; see 'ecp enrol' and 'ecp pin'",
+};
+
 /** Epochs before the running one that are not acknowledged to their end. */
 function earlierText({ earlierEpochs }: WalletHello): string[][] {
   return earlierEpochs.map(({ epoch, through, last }) => [
@@ -162,6 +168,7 @@ function walletText(wallet: WalletHello | undefined, path: string): string {
       `${sealed} sealed, ${wallet.through} acknowledged, ${sealed - wallet.through} waiting (epoch ${wallet.epoch})`,
     ],
     ...earlierText(wallet),
+    ["on the way", recordFormTexts[wallet.recordForm]],
     [
       "journal",
       `${wallet.segmentsInUse} of ${wallet.segments} segments in use${wallet.pendingRows > 0 ? `, ${wallet.pendingRows} rows wait for their batch` : ""}`,

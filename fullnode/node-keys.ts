@@ -5,6 +5,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, sign } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { type AgreedCipher, agreedCipher } from "../platform/agreed-cipher.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import type { Sha256, Sign } from "../protocol/cose-sign1.ts";
 import { type CborMap, decodeCbor, encodeCbor, equalBytes } from "../protocol/deterministic-cbor.ts";
@@ -36,6 +37,8 @@ export interface NodeKeys {
   /** X25519 public share, 32 bytes. */
   readonly share: Uint8Array;
   readonly sign: Sign;
+  /** The cipher that the owner of another share has too. `info` says what it is for. Throws UnusableShare. */
+  readonly agree: (peerShare: Uint8Array, info: Uint8Array) => AgreedCipher;
 }
 
 /** The KeyObject of a raw Ed25519 public key. */
@@ -78,9 +81,10 @@ export function loadNodeKeys(data: string): NodeKeys {
   try {
     const { secret, publicKey, agreement, share } = parseKeyFile(bytes);
     const privateKey = privateKeyOf("ed25519", secret);
+    const agreementKey = privateKeyOf("x25519", agreement);
     const fits =
       equalBytes(rawPublic(createPublicKey(privateKey)), publicKey) &&
-      equalBytes(rawPublic(createPublicKey(privateKeyOf("x25519", agreement))), share);
+      equalBytes(rawPublic(createPublicKey(agreementKey)), share);
     secret.fill(0);
     agreement.fill(0);
     if (!fits) throw damaged(path, "a secret key that does not fit the public key beside it");
@@ -90,6 +94,7 @@ export function loadNodeKeys(data: string): NodeKeys {
       kid: kidOf(publicKey, sha256),
       share,
       sign: (message) => sign(null, message, privateKey),
+      agree: (peerShare, info) => agreedCipher(agreementKey, peerShare, info),
     };
   } catch (error) {
     if (error instanceof Refusal) throw damaged(path, error.message);

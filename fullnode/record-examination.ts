@@ -18,6 +18,7 @@ import type { Arrival } from "./chain.ts";
 import { droppedOf, voidOf } from "./chain-events.ts";
 import { ed25519PublicKey, sha256 } from "./node-keys.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
+import type { SealedEnvelopes } from "./sealed-envelope.ts";
 import type { Awaitable, QuarantinedRecord, Store, StorePlace } from "./store.ts";
 import type { VerdictReason } from "./verdict.ts";
 
@@ -78,12 +79,14 @@ export class RecordExamination {
   readonly #store: Store;
   readonly #registry: Registry;
   readonly #mayHold: MayHold;
+  readonly #envelopes: SealedEnvelopes;
   readonly #namesByTopic = new Map<string, string>();
 
-  constructor(store: Store, registry: Registry, mayHold: MayHold) {
+  constructor(store: Store, registry: Registry, mayHold: MayHold, envelopes: SealedEnvelopes) {
     this.#store = store;
     this.#registry = registry;
     this.#mayHold = mayHold;
+    this.#envelopes = envelopes;
   }
 
   /**
@@ -128,7 +131,7 @@ export class RecordExamination {
     const name = this.#nameOf(message.topic);
     if (name === undefined) return { refused: "unknown-topic", message };
     try {
-      const cose = decodeCose(message.payload, contentTypes.record, recordBytesMax);
+      const cose = decodeCose(this.#envelopes.open(message.payload), contentTypes.record, recordBytesMax);
       const content = decodeRecordPayload(cose.payload);
       const voided = voidOf(content);
       if (voided === "bad-void") return { refused: voided, message };

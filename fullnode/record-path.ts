@@ -11,8 +11,8 @@ import { setImmediate as immediate } from "node:timers/promises";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import { encryptedRecordBytesMax } from "../protocol/encrypted-record.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
-import { recordBytesMax } from "../protocol/record.ts";
 import { DeviceQueues, tokenCosts } from "./device-queues.ts";
 import { EarlyRecords } from "./early-records.ts";
 import type { NodeKeys } from "./node-keys.ts";
@@ -21,6 +21,7 @@ import { type Examined, type Message, RecordExamination, type Refused, type Slic
 import { cachedChainsMax, type Placed, RecordPlacement } from "./record-placement.ts";
 import { RefusalTally } from "./refusal-tally.ts";
 import type { Registry } from "./registry.ts";
+import { SealedEnvelopes } from "./sealed-envelope.ts";
 import type { Store, StoreTransaction } from "./store.ts";
 import { isPassingStoreError } from "./store-sqlite-failure.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
@@ -91,9 +92,8 @@ export class RecordPath {
     this.#parts = parts;
     this.#placement = new RecordPlacement(keys, registry);
     this.#queues = new DeviceQueues(clock, (topic) => this.#knownTopics?.has(topic) ?? true);
-    this.#examination = new RecordExamination(store, registry, (device, epoch, sequence) =>
-      this.#placement.mayHold(device, epoch, sequence),
-    );
+    const mayHold = this.#placement.mayHold.bind(this.#placement);
+    this.#examination = new RecordExamination(store, registry, mayHold, new SealedEnvelopes(keys));
     this.#refusals = new RefusalTally(clock, (sample) => {
       parts.log.warn("refused", { detail: verdictSentences[sample.reason], ...sample });
       parts.report({ event: "refused", ...sample });
@@ -104,7 +104,7 @@ export class RecordPath {
   push(topic: string, payload: Uint8Array): void {
     if (this.#stopped) return;
     // Size before anything else: what is too long is never queued.
-    if (payload.length > recordBytesMax) this.#refusals.add("too-large", topic, `${payload.length} bytes`);
+    if (payload.length > encryptedRecordBytesMax) this.#refusals.add("too-large", topic, `${payload.length} bytes`);
     else if (!this.#queues.add({ topic, payload, receivedMs: this.#parts.clock.wallMs() }))
       this.#refusals.add("queue-full", topic);
     else this.#wake();

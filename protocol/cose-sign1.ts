@@ -12,7 +12,7 @@ export type Sign = (message: Uint8Array) => Uint8Array;
 /** Ed25519 verification (RFC 8032 §5.1.7) with a vetted public key of 32 bytes. */
 export type Verify = (publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array) => boolean;
 
-/** Content types of the CoAP experimental range (RFC 7252 §12.3): what a signature of a wallet or a node is for. */
+/** Content types of the CoAP experimental range (RFC 7252 §12.3): what a signature of a wallet or a node is for, or what is encrypted. */
 export const contentTypes = {
   record: 65000,
   receipt: 65001,
@@ -20,6 +20,7 @@ export const contentTypes = {
   enrolmentAnswer: 65003,
   statement: 65004,
   rotation: 65006,
+  encryptedRecord: 65007,
 } as const;
 export type ContentType = (typeof contentTypes)[keyof typeof contentTypes];
 

@@ -27,6 +27,11 @@ export const refusalSentences = {
   "wrong-content-type": "the message is of another kind than the one expected here",
   "bad-signature-length": "the signature is not 64 bytes long",
   "signature-invalid": "the signature does not hold",
+  // COSE_Encrypt0, RFC 9052 §5.2
+  "not-cose-encrypt0": "the message is not a COSE_Encrypt0 of a record",
+  "cannot-decrypt": "the record does not open: it was encrypted to another full node, or changed on its way",
+  "bad-nonce": "the IV is not the one that follows from the encrypted record",
+  "bad-padding": "the encrypted record is not padded as demanded",
   // content
   "unsupported-version": "the message is of a version that is not understood",
   "missing-field": "a required field is missing",

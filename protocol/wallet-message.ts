@@ -27,6 +27,7 @@ export const walletRefusals = {
   "ring-full": "the journal is full of records that no full node has acknowledged",
   "key-retired": "the device's key is retired: what is sealed can be read and released, nothing more is sealed",
   "period-not-held": "the journal does not hold the rows that this statement needs",
+  "no-recipient": "records are to leave encrypted, and there is nobody to encrypt them to",
   "receipt-invalid": "the receipt's form or signature does not hold",
   "receipt-not-pinned": "the receipt is signed by a key that is not pinned in the wallet's policy",
   "receipt-other-device": "the receipt is for another device",
@@ -211,6 +212,13 @@ const earlierEpochsMax = 16;
 /** How the device's key lies on the disk. */
 export const keyProtections = ["passphrase", "none"] as const;
 
+/**
+ * How records leave the wallet, as its policy says: as they are, encrypted to a full node, or not at all, for want of a pinned
+ * node to encrypt them to.
+ */
+export const recordForms = ["plain", "encrypted", "withheld"] as const;
+export type RecordForm = (typeof recordForms)[number];
+
 export interface WalletHello {
   readonly softwareId: string;
   /** The key that signs now. */
@@ -242,6 +250,7 @@ export interface WalletHello {
   readonly retired: boolean;
   /** Holes that the check of the ring has found since the start. */
   readonly holes: number;
+  readonly recordForm: RecordForm;
 }
 
 export interface SealAnswer {
@@ -307,6 +316,7 @@ export function helloFields(hello: WalletHello): CborMap {
     [22, keyProtections.indexOf(hello.keyProtection)],
     [23, hello.retired],
     [24, hello.holes],
+    [25, recordForms.indexOf(hello.recordForm)],
   ]);
 }
 
@@ -352,6 +362,7 @@ export function readHello(fields: CborMap): WalletHello {
     keyProtection: keyProtections[integer(22, keyProtections.length - 1)] ?? "none",
     retired: fields.get(23) === true,
     holes: integer(24),
+    recordForm: recordForms[integer(25, recordForms.length - 1)] ?? "plain",
   };
 }
 

@@ -7,13 +7,13 @@ import {
   argon2Sync,
   createCipheriv,
   createDecipheriv,
-  createPrivateKey,
-  createPublicKey,
+  generateKeyPairSync,
   hash,
   hkdfSync,
   randomBytes,
 } from "node:crypto";
 import { getPublicKey, hashes } from "@noble/ed25519";
+import { type AgreedCipher, agreedCipher, x25519PrivateKey, x25519Share } from "../platform/agreed-cipher.ts";
 import { type CborMap, type CborValue, decodeCbor, encodeCbor, equalBytes } from "../protocol/deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -274,34 +274,34 @@ export interface DeviceKey {
   /** X25519 public share, derived from the seed by HKDF (RFC 5869) under its own label. */
   readonly share: Uint8Array;
   sign(message: Uint8Array): Uint8Array;
+  /** The cipher that the owner of another share has too. `info` says what it is for. Throws UnusableShare. */
+  agree(peerShare: Uint8Array, info: Uint8Array): AgreedCipher;
 }
 
 export function deviceKeyOf(seed: Uint8Array): DeviceKey {
   const publicKey = getPublicKey(seed);
-  return { publicKey, share: shareOf(seed), sign: signerOf(seed) };
+  return { publicKey, ...agreementOf(seed), sign: signerOf(seed) };
 }
 
-/** What is left of a retired key: it signs nothing. */
+/** What is left of a retired key: it signs nothing. What is still to be sent is encrypted with a share made for this run. */
 export function retiredDeviceKey(publicKey: Uint8Array): DeviceKey {
+  const { privateKey } = generateKeyPairSync("x25519");
   return {
     publicKey,
-    share: new Uint8Array(32),
+    share: x25519Share(privateKey),
+    agree: (peerShare, info) => agreedCipher(privateKey, peerShare, info),
     sign: () => {
       throw new Error("a retired key signs nothing");
     },
   };
 }
 
-const pkcs8X25519 = Buffer.from("302e020100300506032b656e04220420", "hex"); // RFC 8410 §7
-
-function shareOf(seed: Uint8Array): Uint8Array {
-  const scalar = Buffer.from(hkdfSync("sha256", seed, new Uint8Array(0), "ecp/1 x25519", 32));
-  const der = Buffer.concat([pkcs8X25519, scalar]);
-  scalar.fill(0);
-  const publicDer = createPublicKey(createPrivateKey({ key: der, format: "der", type: "pkcs8" })).export({
-    format: "der",
-    type: "spki",
-  });
-  der.fill(0);
-  return new Uint8Array(publicDer.subarray(-32));
+function agreementOf(seed: Uint8Array): Pick<DeviceKey, "share" | "agree"> {
+  const secret = Buffer.from(hkdfSync("sha256", seed, new Uint8Array(0), "ecp/1 x25519", 32));
+  const privateKey = x25519PrivateKey(secret);
+  secret.fill(0);
+  return {
+    share: x25519Share(privateKey),
+    agree: (peerShare, info) => agreedCipher(privateKey, peerShare, info),
+  };
 }

@@ -53,6 +53,8 @@ export interface WalletPolicy {
   readonly whenFull: "refuse" | "drop_oldest";
   /** Days that acknowledged records are kept where there is room. */
   readonly retentionDays: number;
+  /** To whom records are encrypted on their way: to the first pinned node, to the one of this Ed25519 key, or to nobody. */
+  readonly encryptTo: "nobody" | "first" | Uint8Array;
 }
 
 export const emptyPolicy: WalletPolicy = {
@@ -61,6 +63,7 @@ export const emptyPolicy: WalletPolicy = {
   sealEveryS: sealEverySecondsDefault,
   whenFull: "refuse",
   retentionDays: 30,
+  encryptTo: "nobody",
 };
 
 const whenFullNames = ["refuse", "drop_oldest"] as const;
@@ -87,10 +90,15 @@ export function encodePolicy(policy: WalletPolicy): Uint8Array {
       [4, policy.sealEveryS],
       [5, whenFullNames.indexOf(policy.whenFull)],
       [6, policy.retentionDays],
+      ...encryptionField(policy.encryptTo),
     ]),
   );
   decodePolicy(bytes);
   return bytes;
+}
+
+function encryptionField(encryptTo: WalletPolicy["encryptTo"]): [number, CborValue][] {
+  return encryptTo === "nobody" ? [] : [[7, encryptTo === "first" ? true : encryptTo]];
 }
 
 /** Throws {@link Refusal}; unknown fields too: a policy that is only half understood is not obeyed. */
@@ -99,7 +107,7 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
   const version = asInteger(map.get(1), "version", 0, uint32Max);
   if (version !== policyVersion) throw new Refusal("unsupported-version", `${version}`);
   for (const key of map.keys())
-    if (typeof key !== "number" || key < 1 || key > 6)
+    if (typeof key !== "number" || key < 1 || key > 7)
       throw new Refusal("bad-field", `policy field ${key} is not known`);
   const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
     const fields = asArray(item, "meter", meterFields);
@@ -140,5 +148,11 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
     sealEveryS: asInteger(map.get(4), "seal_every", 0, slotSecondsMax),
     whenFull: whenFullNames[asInteger(map.get(5), "when_full", 0, 1)] ?? "refuse",
     retentionDays: asInteger(map.get(6), "retention", 0, 36_500),
+    encryptTo: readEncryptTo(map.get(7)),
   };
+}
+
+function readEncryptTo(value: CborValue | undefined): WalletPolicy["encryptTo"] {
+  if (value === undefined) return "nobody";
+  return value === true ? "first" : asBytes(value, "encrypt_to", 32);
 }

@@ -30,6 +30,7 @@ import { sha256 } from "./journal-segments.ts";
 import type { Hole } from "./journal-walk.ts";
 import type { DeviceKey } from "./keystore.ts";
 import { encodePolicy, type WalletPolicy } from "./policy.ts";
+import { type RecordEncryption, recordEncryption } from "./record-encryption.ts";
 import { type Contradiction, Releases } from "./release.ts";
 import { Sealer } from "./sealing.ts";
 import { unlessFull } from "./sealing-chain.ts";
@@ -68,6 +69,9 @@ const usedDigestBytes = 16;
 /** Epochs that receipts make the wallet begin: one in so long at most, whatever they say. */
 const contradictionEveryMs = 600_000;
 
+/** What an answer has for a record beside its bytes. */
+const recordOverheadBytes = 16;
+
 /** Holes that are remembered; more of them are a card that is done for. */
 const missingMax = 64;
 
@@ -82,6 +86,7 @@ export class Wallet {
   readonly #policyDigest: Uint8Array;
   readonly #sealer: Sealer;
   readonly #releases: Releases;
+  readonly #encryption: RecordEncryption;
   readonly #check: Generator<readonly Hole[]>;
   #holes = 0;
   /** Sequences whose records lie in a hole, and which no receipt has released. */
@@ -97,6 +102,7 @@ export class Wallet {
     this.#kid = kidOf(key.publicKey, sha256);
     this.#device = options.rotated ? kidOf(options.rotated.nameKey, sha256) : this.#kid;
     this.#policyDigest = sha256(encodePolicy(policy));
+    this.#encryption = recordEncryption(key, policy);
     const { bootId = randomBytes(16), timeMarks } = options;
     const sealing = { journal, policy, key, kid: this.#kid, clock, bootId: new Uint8Array(bootId) };
     this.#sealer = new Sealer({ ...sealing, ...(timeMarks !== undefined && { timeMarks }) });
@@ -186,7 +192,6 @@ export class Wallet {
 
   #fields(request: WalletRequest): CborMap {
     if (this.#options.retired && signingRequests.has(request.type)) throw new WalletRefusal("key-retired");
-    const { journal } = this.#options;
     switch (request.type) {
       case "hello":
         return helloFields(this.hello());
@@ -195,12 +200,27 @@ export class Wallet {
       case "seal":
         return sealFields(this.#sealer.seal(request));
       case "read":
-        return readFields({ records: journal.records(request.from, request.to, readBytesMax, request.epoch) });
+        return readFields({ records: this.#read(request) });
       case "release":
         return releaseFields(this.#releases.release(request.receipt));
       case "statement":
         return statementFields(this.#statement(request));
     }
+  }
+
+  /** As many as fit into one answer in the form in which they leave. */
+  #read({ from, to, epoch }: WalletRequest & { type: "read" }): [number, Uint8Array][] {
+    const { form, seal } = this.#encryption;
+    if (form === "plain") return this.#options.journal.records(from, to, readBytesMax, epoch);
+    const records: [number, Uint8Array][] = [];
+    let bytes = 0;
+    for (const [sequence, record] of this.#options.journal.records(from, to, readBytesMax, epoch)) {
+      const encrypted = seal(record);
+      bytes += encrypted.length + recordOverheadBytes;
+      if (bytes > readBytesMax && records.length > 0) break;
+      records.push([sequence, encrypted]);
+    }
+    return records;
   }
 
   hello(): WalletHello {
@@ -229,6 +249,7 @@ export class Wallet {
       keyProtection: keyProtection ?? "passphrase",
       retired: retired ?? false,
       holes: this.#holes,
+      recordForm: this.#encryption.form,
     };
   }
 

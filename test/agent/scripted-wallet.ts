@@ -41,6 +41,7 @@ export const sampleHello: WalletHello = {
   keyProtection: "passphrase",
   retired: false,
   holes: 0,
+  recordForm: "plain",
 };
 
 /** What to do with a request: fields, a refusal, or whatever the function does with the socket itself. */

@@ -223,6 +223,11 @@ const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletF
     return sealOf({});
   },
   "period-not-held": () => encodeWalletRequest(1, { type: "statement", meter: 0, fromS: startS, toS: startS + 900 }),
+  "no-recipient": (_t, wallet) => {
+    wallet.policy = { ...wallet.policy, nodes: [], encryptTo: "first" };
+    wallet.restart();
+    return encodeWalletRequest(1, { type: "read", from: 1, to: 9 });
+  },
   "receipt-invalid": () => encodeWalletRequest(1, { type: "release", receipt: Uint8Array.from([1]) }),
   "receipt-not-pinned": (_t, wallet) => releaseOf(wallet, {}, new NodeFixture("forger")),
   "receipt-other-device": (_t, wallet) => releaseOf(wallet, { device: new Uint8Array(8) }),

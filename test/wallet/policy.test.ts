@@ -20,10 +20,13 @@ const policy: WalletPolicy = {
   sealEveryS: 900,
   whenFull: "drop_oldest",
   retentionDays: 90,
+  encryptTo: new Uint8Array(32).fill(1),
 };
 
 test("a policy comes back as it was written", () => {
   assert.deepEqual(decodePolicy(encodePolicy(policy)), policy);
+  const first: WalletPolicy = { ...policy, encryptTo: "first" };
+  assert.deepEqual(decodePolicy(encodePolicy(first)), first);
   assert.deepEqual(decodePolicy(encodePolicy(emptyPolicy)), emptyPolicy);
 });
 
@@ -37,7 +40,9 @@ test("a policy that is not understood whole is not obeyed", () => {
   };
   const meter = [0, "house", "sdm630", 60, 0, 60, 1_000, 0, ""];
   const cases: [string, Uint8Array][] = [
-    ["an unknown field", changed(7, 0)],
+    ["an unknown field", changed(8, 0)],
+    ["encryption to what is no key", changed(7, 1)],
+    ["encryption to a key that is too short", changed(7, new Uint8Array(31))],
     ["a field below the first", changed(0, 0)],
     ["a field with a name", changed("meters", 0)],
     ["another version", changed(1, 2)],
