@@ -59,7 +59,8 @@ Compare the did:key with what the node's operator shows you by another way; --no
     if (values.node === undefined && !values.yes && !(await agreed(file))) return exit.failed;
     const policy = readPolicy(hub);
     const place = policy.nodes.findIndex((node) => equalBytes(node.publicKey, answer.publicKey));
-    if (place < 0 && policy.nodes.length >= pinnedNodesMax) throw bad(file, `at most ${pinnedNodesMax} pinned nodes`, "one more");
+    if (place < 0 && policy.nodes.length >= pinnedNodesMax)
+      throw bad(file, `at most ${pinnedNodesMax} pinned nodes`, "one more");
     const { nodeName: name, publicKey, share } = answer;
     const pinned = { name, publicKey, share };
     // A node that is pinned again keeps its place: to the first one records are encrypted.

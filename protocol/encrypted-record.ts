@@ -122,7 +122,8 @@ export function decodeEncrypted(bytes: Uint8Array): EncryptedRecord {
 /** What is wrong with the form, for people: the first thing that a full decoder finds. */
 function whyNot(bytes: Uint8Array): Refusal {
   try {
-    const items = decodeCbor(bytes[0] === tag16 ? bytes.subarray(1) : bytes, encryptedRecordBytesMax);
+    const isTagged = ((bytes[0] ?? 0) & 0xe0) === 0xc0; // whatever the tag is
+    const items = decodeCbor(isTagged ? bytes.subarray(1) : bytes, encryptedRecordBytesMax);
     if (bytes[0] !== tag16 || !Array.isArray(items) || items.length !== 3)
       return new Refusal("not-cose-encrypt0", "an array of 3 with tag 16 was expected");
     const [header, unprotected] = items;

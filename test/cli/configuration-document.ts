@@ -33,6 +33,7 @@ export function* keysOf(node: SchemaNode, path: readonly string[] = []): Generat
 
 function allowed(node: SchemaNode): string {
   if (node.enum) return node.enum.map((item) => `\`${item}\``).join(", ");
+  if (node.type === "boolean") return "`true`, `false`";
   if (node.type === "integer") return `${node.minimum} to ${node.maximum}`;
   if (node.type === "array") return `list of ${node.minItems} to ${node.maxItems}`;
   return node.type === "object" ? "block" : "text";

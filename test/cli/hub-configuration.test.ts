@@ -8,6 +8,7 @@ import { parseDocument } from "yaml";
 import { CommandError, exit } from "../../cli/command.ts";
 import schema from "../../cli/hub.schema.json" with { type: "json" };
 import { hubOf, readHubFile } from "../../cli/hub-configuration.ts";
+import { publicKeyOfDid } from "../../protocol/public-key.ts";
 import { configurationPage, hubSchema, keysOf, withTables } from "./configuration-document.ts";
 
 const good = `wallet: { folder: wallet }
@@ -147,6 +148,7 @@ test("the smallest file gets the defaults, and paths beside it", () => {
     sealEveryS: 60,
     whenFull: "refuse",
     retentionDays: 30,
+    encryptTo: "first",
   });
 });
 
@@ -238,4 +240,22 @@ test("docs/configuration.md has the schema's tables, names every key, and its ex
   const [, example = ""] = /```yaml\n([\s\S]*?)```/.exec(page) ?? [];
   assert.equal(parseDocument(example).errors.length, 0);
   assert.equal(hubOf("/etc/ecp/hub.yaml", example).configuration.mqtt?.host, "node.example");
+});
+
+test("records are encrypted unless the broker is the node's own or the file says otherwise", () => {
+  const did = "did:key:z6MkiTBz1ymuepAQ4HEHYSF1H8quG5GLVVQR3djdX3mDooWp";
+  const encryptTo = (uplink: string) => hubOf("/etc/ecp/hub.yaml", `${good}\nuplink:\n${uplink}`).policy.encryptTo;
+  const mqtt = "  mqtt: { url: mqtt://127.0.0.1";
+  assert.equal(encryptTo(`${mqtt} }`), "first");
+  assert.equal(encryptTo(`${mqtt}, own_broker: true }`), "nobody");
+  assert.equal(encryptTo(`${mqtt}, own_broker: true }\n  encrypt: true`), "first");
+  assert.equal(encryptTo(`${mqtt} }\n  encrypt: false`), "nobody");
+  assert.deepEqual(encryptTo(`${mqtt} }\n  encrypt_to: ${did}`), publicKeyOfDid(did));
+  const isRefused = (uplink: string, says: RegExp): void =>
+    assert.throws(
+      () => encryptTo(uplink),
+      (error) => error instanceof CommandError && says.test(error.text.expected),
+    );
+  isRefused(`${mqtt} }\n  encrypt: false\n  encrypt_to: ${did}`, /no encrypt_to/);
+  isRefused(`${mqtt} }\n  encrypt_to: ${did.slice(0, -1)}`, /did:key:z6Mk/);
 });

@@ -20,6 +20,7 @@ const ruleOfFile = {
   "enrolment-rotated.json": "enrolment-request",
   "receipt-kept.json": "receipt",
   "statement.json": "statement",
+  "encrypted-record.json": "encrypted-record",
 } as const;
 
 function matchesRule(name: string, vector: Vector): boolean {

@@ -199,9 +199,10 @@ export function matches(rules: ReadonlyMap<string, Type>, type: Type, value: Val
   }
 }
 
-/** One data item, or a message behind tag 18, which nothing else may have. */
+/** One data item, or a message behind tag 18 or 16, which nothing else may have. */
 export function decodeMessage(bytes: Uint8Array): Value {
-  return bytes[0] === 0xd2 ? { tag: 18, value: decodeCbor(bytes.subarray(1)) } : decodeCbor(bytes);
+  const tag = ((bytes[0] ?? 0) & 0xe0) === 0xc0 ? (bytes[0] as number) & 0x1f : undefined;
+  return tag === 18 || tag === 16 ? { tag, value: decodeCbor(bytes.subarray(1)) } : decodeCbor(bytes);
 }
 
 function isTagged(value: Value): value is Tagged {

@@ -2,14 +2,21 @@
 
   cose-peer.py verify PUBLIC_KEY_HEX     a message in hex on stdin; prints what it holds as JSON; exit 1: does not verify
   cose-peer.py sign SEED_HEX             prints a record of its own, in hex
+  cose-peer.py decrypt SECRET_HEX        an encrypted record in hex on stdin, and the node's X25519 secret; prints the record inside, in hex
+  cose-peer.py encrypt SECRET_HEX SHARE_HEX   a record in hex on stdin, the device's secret, the node's share; prints it encrypted, in hex
 """
 import hashlib
+import hmac
 import json
 import sys
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 STATUSES = "GNTDRMXIOSEF"
@@ -67,8 +74,57 @@ def sign(seed):
     return cbor2.dumps(cbor2.CBORTag(18, [protected, {4: kid}, payload, signature]), canonical=True)
 
 
+def agreed_keys(secret, device_share, node_share, peer_share):
+    shared = X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(peer_share))
+    info = b"ecp/1 encrypted record" + device_share + node_share
+    keys = HKDF(algorithm=hashes.SHA256(), length=64, salt=None, info=info).derive(shared)
+    return keys[:32], keys[32:]
+
+
+def share_of(secret):
+    return X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+ENCRYPTED_HEADER = cbor2.dumps({1: 24, 3: 65007}, canonical=True)
+ENC_STRUCTURE = cbor2.dumps(["Encrypt0", ENCRYPTED_HEADER, b""], canonical=True)
+
+
+def nonce_of(key, padded):
+    return hmac.new(key, padded, hashlib.sha256).digest()[:12]
+
+
+def decrypt(secret, message):
+    tagged = cbor2.loads(message)
+    assert tagged.tag == 16
+    protected, unprotected, ciphertext = tagged.value
+    assert protected == ENCRYPTED_HEADER and sorted(unprotected) == [4, 5]
+    key, nonce_key = agreed_keys(secret, unprotected[4], share_of(secret), unprotected[4])
+    padded = ChaCha20Poly1305(key).decrypt(unprotected[5], ciphertext, ENC_STRUCTURE)
+    assert nonce_of(nonce_key, padded) == unprotected[5]
+    record = padded.rstrip(b"\0")
+    assert record[-1] == 0x80
+    return record[:-1]
+
+
+def encrypt(secret, node_share, record):
+    key, nonce_key = agreed_keys(secret, share_of(secret), node_share, node_share)
+    length = 192
+    while length <= len(record):
+        length *= 2
+    padded = (record + b"\x80").ljust(length, b"\0")
+    nonce = nonce_of(nonce_key, padded)
+    ciphertext = ChaCha20Poly1305(key).encrypt(nonce, padded, ENC_STRUCTURE)
+    message = [ENCRYPTED_HEADER, {4: share_of(secret), 5: nonce}, ciphertext]
+    return cbor2.dumps(cbor2.CBORTag(16, message), canonical=True)
+
+
 if sys.argv[1] == "sign":
     print(sign(bytes.fromhex(sys.argv[2])).hex())
+elif sys.argv[1] == "decrypt":
+    print(decrypt(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.stdin.read().strip())).hex())
+elif sys.argv[1] == "encrypt":
+    arguments = [bytes.fromhex(argument) for argument in sys.argv[2:4]]
+    print(encrypt(*arguments, bytes.fromhex(sys.stdin.read().strip())).hex())
 else:
     try:
         print(json.dumps(verify(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.stdin.read().strip()))))

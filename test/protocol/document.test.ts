@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { contentTypes } from "../../protocol/cose-sign1.ts";
+import { encryptedRecordBytesMax } from "../../protocol/encrypted-record.ts";
 import { enrolmentBytesMax } from "../../protocol/enrolment.ts";
 import { kidOf } from "../../protocol/public-key.ts";
 import { quantities } from "../../protocol/quantity.ts";
@@ -109,6 +110,7 @@ test("content types and limits are those of the code", () => {
     enrolmentBytesMax,
     statementBytesMax,
     certificateBytesMax,
+    encryptedRecordBytesMax,
   ];
   const stated = [...section("content-types").matchAll(/^\| (\d+) \|.*\| ([\d,]+) bytes \|/gm)];
   assert.deepEqual(

@@ -5,10 +5,13 @@ import { createPublicKey } from "node:crypto";
 import path from "node:path";
 import { test } from "node:test";
 import { coseVerify } from "cose-kit";
+import { agreedCipher, x25519PrivateKey } from "../../platform/agreed-cipher.ts";
 import { type Verify, verifyCose } from "../../protocol/cose-sign1.ts";
+import { encryptionInfo, encryptRecord } from "../../protocol/encrypted-record.ts";
 import { kidOf } from "../../protocol/public-key.ts";
 import { decodeRecord, type ReadingContent, signRecord } from "../../protocol/record.ts";
 import { Refusal } from "../../protocol/refusal.ts";
+import { deviceShare, nodeShare } from "../vectors/encryption-vectors.ts";
 import { energyRows, epoch, readingOf, sequence } from "../vectors/sample-content.ts";
 import { bytesOf, hexOf, keyOfLabel, nobleKey, nobleVerify, nodeVerify, sha256 } from "../vectors/signature-suite.ts";
 
@@ -109,5 +112,26 @@ test("a record that Python made is accepted by us, and refused with one changed 
         ),
       Refusal,
     );
+  }
+});
+
+test("a record that we encrypt is opened by Python, and what Python encrypts is the same bytes", {
+  skip: missing,
+}, () => {
+  const cipher = agreedCipher(
+    x25519PrivateKey(deviceShare.secret),
+    nodeShare.share,
+    encryptionInfo(deviceShare.share, nodeShare.share),
+  );
+  for (const record of [tagged, bare, new Uint8Array(1_000).fill(0x80)]) {
+    const encrypted = hexOf(encryptRecord(record, deviceShare.share, cipher));
+    const opened = spawnSync(python, [peer, "decrypt", hexOf(nodeShare.secret)], {
+      input: encrypted,
+      encoding: "utf8",
+    });
+    assert.equal(opened.stdout.trim(), hexOf(record), opened.stderr);
+    const args = [peer, "encrypt", hexOf(deviceShare.secret), hexOf(nodeShare.share)];
+    const theirs = spawnSync(python, args, { input: hexOf(record), encoding: "utf8" });
+    assert.equal(theirs.stdout.trim(), encrypted, theirs.stderr);
   }
 });

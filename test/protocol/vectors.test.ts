@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import { SealedEnvelopes } from "../../fullnode/sealed-envelope.ts";
+import { agreedCipher, x25519PrivateKey, x25519Share } from "../../platform/agreed-cipher.ts";
 import {
   type CoseSign1,
   contentTypes,
@@ -12,6 +14,7 @@ import {
   verifyCose,
 } from "../../protocol/cose-sign1.ts";
 import { decodeCbor, encodeCbor, equalBytes } from "../../protocol/deterministic-cbor.ts";
+import { decodeEncrypted, encryptionInfo, encryptRecord } from "../../protocol/encrypted-record.ts";
 import { openEnrolmentAnswer, openEnrolmentRequest } from "../../protocol/enrolment.ts";
 import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../protocol/public-key.ts";
 import { decodeReceipt } from "../../protocol/receipt.ts";
@@ -19,6 +22,7 @@ import { decodeRecord, encodeRecordPayload } from "../../protocol/record.ts";
 import { Refusal, refusalSentences } from "../../protocol/refusal.ts";
 import { rotationIn } from "../../protocol/rotation.ts";
 import { decodeStatement } from "../../protocol/statement.ts";
+import { shareOfLabel } from "../vectors/encryption-vectors.ts";
 import { fileText, vectorFiles, vectorsFolder } from "../vectors/generate.ts";
 import { bytesOf, hexOf, nobleKey, nobleVerify, nodeKey, nodeVerify, sha256 } from "../vectors/signature-suite.ts";
 import { cborJsonOf, jsonOf, type Vector, type VectorFile } from "../vectors/vector.ts";
@@ -148,6 +152,46 @@ test("record vectors are encoded from their meaning to the same payload", () => 
     count++;
   }
   assert.ok(count > 15, `${count} records`);
+});
+
+/** Opens an encrypted record as the node does whose secret the vector names. */
+function openEncrypted(vector: Vector, bytes = hexBytes(vector)): { deviceShare: Uint8Array; record: Uint8Array } {
+  const privateKey = x25519PrivateKey(bytesOf(vector.nodeSecret as string));
+  const envelope = decodeEncrypted(bytes);
+  const { deviceShare } = envelope;
+  const node = { share: x25519Share(privateKey), agree: agreedCipher.bind(undefined, privateKey) };
+  return { deviceShare: Uint8Array.from(deviceShare), record: Uint8Array.from(new SealedEnvelopes(node).open(bytes)) };
+}
+
+test("encrypted records behave as they say, and what is opened is encrypted again to the same bytes", () => {
+  check("encrypted-record.json", (vector) => jsonOf(openEncrypted(vector)));
+  for (const vector of accepted("encrypted-record.json")) {
+    const { record } = openEncrypted(vector);
+    const nodeKey = x25519PrivateKey(bytesOf(vector.nodeSecret as string));
+    const device = shareOfLabel("device share");
+    const nodeShare = x25519Share(nodeKey);
+    const cipher = agreedCipher(device.key, nodeShare, encryptionInfo(device.share, nodeShare));
+    assert.equal(hexOf(encryptRecord(record, device.share, cipher)), vector.hex, vector.name);
+  }
+});
+
+test("an encrypted record cut off anywhere, or with any one bit changed, is refused", () => {
+  let refused = 0;
+  for (const vector of accepted("encrypted-record.json").filter(({ hex = "" }) => hex.length < 2_000)) {
+    const bytes = hexBytes(vector);
+    for (let length = 1; length < bytes.length; length++) {
+      assert.throws(() => openEncrypted(vector, bytes.slice(0, length)), Refusal);
+      refused++;
+    }
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const changed = bytes.map((byte, i) => (i === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte));
+      // Though X25519 ignores the highest bit of a share (RFC 7748 §5): the keys are bound to the share as it was sent.
+      assert.throws(() => openEncrypted(vector, changed), Refusal, `${vector.name}: bit ${bit}`);
+      refused++;
+    }
+  }
+  console.log(`encrypted records: ${refused} times refused`);
+  assert.ok(refused > 5_000);
 });
 
 test("did:key vectors behave as they say, both ways", () => {

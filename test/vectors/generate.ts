@@ -4,6 +4,7 @@ import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { cborVectors } from "./cbor-vectors.ts";
 import { coseVectors } from "./cose-vectors.ts";
+import { encryptedVectors } from "./encryption-vectors.ts";
 import { enrolmentAnswerVectors, enrolmentRequestVectors } from "./enrolment-vectors.ts";
 import {
   epochEventVectors,
@@ -55,6 +56,14 @@ export function vectorFiles(): ReadonlyMap<string, VectorFile> {
     ],
     ["receipt-kept.json", { about: "Receipts that name what they keep", source: ours, vectors: keptReceiptVectors() }],
     ["statement.json", { about: "Period statements: decodeStatement", source: ours, vectors: statementVectors() }],
+    [
+      "encrypted-record.json",
+      {
+        about: "Encrypted records, each with the X25519 secret of the full node that opens it: decodeEncrypted and decryptRecord",
+        source: ours,
+        vectors: encryptedVectors(),
+      },
+    ],
     [
       "did-key.json",
       {
