@@ -1,4 +1,5 @@
 /** ecp enrol: the device's signed request, as a file for a full node. ecp pin: the full node's answer, believed. */
+import { isUsableShare } from "../platform/agreed-cipher.ts";
 import { contentTypes } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentAnswer, openEnrolmentAnswer } from "../protocol/enrolment.ts";
@@ -53,6 +54,7 @@ Compare the did:key with what the node's operator shows you by another way; --no
     const answer = openAnswer(file);
     const device = kidOf(devicePublicKey(hub.configuration.walletFolder), sha256);
     if (!equalBytes(answer.device, device)) throw bad(file, "an answer to this device", "one to another device");
+    if (!isUsableShare(answer.share)) throw bad(file, "a share that a secret can be agreed with", "one of small order");
     const did = didKeyOf(answer.publicKey);
     if (values.node !== undefined && values.node !== did) throw bad(file, `the node ${values.node}`, did);
     process.stdout.write(`Full node "${answer.nodeName}"\n  ${did}\n`);

@@ -9,6 +9,7 @@ import {
   createPrivateKey,
   createPublicKey,
   diffieHellman,
+  generateKeyPairSync,
   hkdfSync,
   type KeyObject,
 } from "node:crypto";
@@ -87,6 +88,17 @@ export function agreedCipher(privateKey: KeyObject, peerShare: Uint8Array, info:
       }
     },
   };
+}
+
+/** Whether a secret can be agreed with the owner of a share. */
+export function isUsableShare(share: Uint8Array): boolean {
+  try {
+    secretWith(generateKeyPairSync("x25519").privateKey, share).fill(0);
+    return true;
+  } catch (error) {
+    if (error instanceof UnusableShare) return false;
+    throw error;
+  }
 }
 
 function secretWith(privateKey: KeyObject, peerShare: Uint8Array): Buffer {

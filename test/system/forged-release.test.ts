@@ -3,12 +3,15 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { test } from "node:test";
 import { WalletClient } from "../../agent/wallet-client.ts";
+import { SealedEnvelopes } from "../../fullnode/sealed-envelope.ts";
+import { agreedCipher } from "../../platform/agreed-cipher.ts";
 import { contentTypes, decodeCose, encodeCose, signCose } from "../../protocol/cose-sign1.ts";
 import { signEnrolmentAnswer } from "../../protocol/enrolment.ts";
 import { kidOf, publicKeyOfDid } from "../../protocol/public-key.ts";
 import { type Receipt, signReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord } from "../../protocol/record.ts";
 import { WalletRefusal, type WalletRefusalReason } from "../../protocol/wallet-message.ts";
+import { nodeShare } from "../vectors/encryption-vectors.ts";
 import { keyOfLabel, sha256, type TestKey } from "../vectors/signature-suite.ts";
 import { Scene } from "./scene-fixture.ts";
 
@@ -37,7 +40,7 @@ async function sealedWallet(scene: Scene): Promise<WalletScene> {
       device,
       request: new Uint8Array(32),
       publicKey: pinned.publicKey,
-      share: new Uint8Array(32).fill(9),
+      share: nodeShare.share,
       timeS,
       nodeName: "pinned",
     },
@@ -58,7 +61,8 @@ async function sealedWallet(scene: Scene): Promise<WalletScene> {
   const { nextSequence, epoch, through } = await wallet.hello();
   assert.equal(through, 0);
   const last = (await wallet.read(nextSequence - 1, nextSequence - 1)).records[0]?.[1];
-  const digest = decodeRecord(last as Uint8Array, sha256).digest;
+  const envelopes = new SealedEnvelopes({ share: nodeShare.share, agree: agreedCipher.bind(undefined, nodeShare.key) });
+  const digest = decodeRecord(envelopes.open(last as Uint8Array), sha256).digest;
   const truth = { device, epoch, through: nextSequence - 1, digest, ranges: [], held: false, refused: [], timeS };
   return { wallet, device, truth };
 }
