@@ -14,7 +14,9 @@ import { createSqliteStore, openSqliteStore, type SqliteStore } from "../fullnod
 import { systemClock } from "../platform/clock.ts";
 import { createLog } from "../platform/log.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
+import { runThroughBroker } from "./broker-intake.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
+import { fleetDevices } from "./device-fleet.ts";
 import { enrolSupply, type RecordShape, SupplyDevice, singleReading, sixtyReadings } from "./record-supply.ts";
 import { type Signed, signedOf, verificationLimit } from "./verification-limit.ts";
 
@@ -59,6 +61,7 @@ await runCampaign("intake", async (campaign) => {
     );
     return taken;
   };
+  await fromMemory(campaign, folder, supply(campaign, "warm-up", 10, 10_000, singleReading), signed);
   await take(few, "devices10");
   await take(supply(campaign, "1,000 devices", 1_000, campaign.count(60_000, 8_000), singleReading), "devices1000");
   if (!campaign.short) await take(supply(campaign, "10,000 devices", 10_000, 60_000, singleReading), "devices10000");
@@ -67,7 +70,12 @@ await runCampaign("intake", async (campaign) => {
     "sixty",
   );
   figures.readingsPerSecond = Math.round(sixty.recordsPerSecond * sixtyReadings.rows);
-  const holds = (memory.devices10 ?? 0) >= limits.fromMemory && figures.readingsPerSecond >= limits.readingsPerSecond;
+  const throughBroker = await throughMosquitto(campaign, folder, signed);
+  Object.assign(figures, throughBroker);
+  const holds =
+    (memory.devices10 ?? 0) >= limits.fromMemory &&
+    figures.readingsPerSecond >= limits.readingsPerSecond &&
+    throughBroker.mosquittoRatio >= limits.throughMosquitto;
   return { figures, control: { limitPerSecond: figures.devices10Limit ?? 0 }, holds };
 });
 
@@ -123,6 +131,32 @@ async function fromMemory(campaign: Campaign, folder: string, fed: Fed, signed: 
     store.close();
     rmSync(data, { recursive: true, force: true });
   }
+}
+
+/** The same with 10 devices in another process, and mosquitto between: all on the same cores. */
+async function throughMosquitto(campaign: Campaign, folder: string, signed: readonly Signed[]) {
+  const count = 10;
+  const seed = campaign.random.uint32();
+  const backlog = campaign.count(6_000, 1_000);
+  const { data } = await nodeWith(folder, fleetDevices(seed, count));
+  const limitMs = campaign.count(2_000, 700);
+  const before = await verificationLimit(signed, limitMs);
+  const run = await runThroughBroker(campaign, data, {
+    ...{ seed, devices: count, backlogDevices: count, backlog, window: 500, live: 0, intervalMs: 0 },
+  });
+  const after = await verificationLimit(signed, limitMs);
+  const limitPerSecond = (before.perSecond + after.perSecond) / 2;
+  const perSecond = (run.stored / run.tookMs) * 1_000;
+  if (run.stored !== count * backlog || run.acknowledged !== run.records)
+    throw new Error(`${run.stored} of ${count * backlog} records are stored, ${run.acknowledged} acknowledged`);
+  campaign.say(
+    `mosquitto: ${Math.round(perSecond)}/s, ${rounded(perSecond / limitPerSecond)} of ${Math.round(limitPerSecond)}/s`,
+  );
+  return {
+    ...{ mosquittoPerSecond: Math.round(perSecond), mosquittoLimit: Math.round(limitPerSecond) },
+    ...{ mosquittoRatio: rounded(perSecond / limitPerSecond), mosquittoReceipts: run.receipts },
+    ...{ mosquittoSentAgain: run.sentAgain },
+  };
 }
 
 /** Gives a node all messages, as many at once as it queues; resolves when the last receipt is out. */
