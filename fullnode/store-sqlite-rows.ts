@@ -28,9 +28,10 @@ interface Slot extends SlotKey {
   packed: Uint8Array | undefined;
 }
 
+const rowColumns = 10;
 const rowInserts = statements(
   "INSERT INTO rows (device, meter, generation, time_s, slot_s, status, booked, epoch, sequence, content) VALUES",
-  10,
+  rowColumns,
   `ON CONFLICT (device, meter, generation, time_s) DO UPDATE SET slot_s = excluded.slot_s, status = excluded.status,
      booked = excluded.booked, epoch = excluded.epoch, sequence = excluded.sequence, content = excluded.content
    WHERE (length(rows.content) = 0 AND length(excluded.content) > 0) OR (rows.booked = 0 AND excluded.booked = 1)`,
@@ -52,6 +53,8 @@ export class SqliteRows {
   #gathered: GatheredRow[] = [];
   readonly #slots = new Map<string, Slot>();
   readonly #changed = new Set<Slot>();
+  /** The slot changed last, one of those above. */
+  #last: Slot | undefined;
 
   constructor(sql: SqlStatements) {
     this.#sql = sql;
@@ -74,25 +77,38 @@ export class SqliteRows {
     this.#gathered = [];
     this.#slots.clear();
     this.#changed.clear();
+    this.#last = undefined;
   }
 
   #writeRows(): void {
     const rows = this.#gathered;
     this.#gathered = [];
     let from = 0;
-    for (const { count, sql } of rowInserts)
+    for (const { count, sql } of rowInserts) {
+      const parameters: SqlValue[] = Array(count * rowColumns);
       for (; rows.length - from >= count; from += count) {
-        const part = rows.slice(from, from + count);
-        const parameters: SqlValue[] = [];
-        for (const { device, epoch, sequence, row } of part)
-          parameters.push(
-            ...[device, row.meter, row.generation, row.timeS, row.slotS, row.status, row.booked ? 1 : 0],
-            ...[epoch, sequence, packValues(row.values)],
-          );
+        let at = 0;
+        for (let i = from; i < from + count; i++) {
+          const { device, epoch, sequence, row } = rows[i] as GatheredRow;
+          parameters[at++] = device;
+          parameters[at++] = row.meter;
+          parameters[at++] = row.generation;
+          parameters[at++] = row.timeS;
+          parameters[at++] = row.slotS;
+          parameters[at++] = row.status;
+          parameters[at++] = row.booked ? 1 : 0;
+          parameters[at++] = epoch;
+          parameters[at++] = sequence;
+          parameters[at++] = packValues(row.values);
+        }
         // A booked row is never written over, so where as many were written as were given, the booked ones are all new.
         const isAllNew = this.#sql.written(sql, ...parameters) === count;
-        for (const one of part) if (one.row.booked && (isAllNew || this.#stands(one))) this.#book(one);
+        for (let i = from; i < from + count; i++) {
+          const one = rows[i] as GatheredRow;
+          if (one.row.booked && (isAllNew || this.#stands(one))) this.#book(one);
+        }
       }
+    }
   }
 
   /** Whether it is this very row that counts. A record is counted once, so it has just become so. */
@@ -108,9 +124,15 @@ export class SqliteRows {
   }
 
   #book({ device, row }: GatheredRow): void {
-    const slot = this.#slot(device, row.meter, row.generation, quarterEndS(row.timeS));
-    addRow(slot.summary, row.timeS, row.values);
-    this.#changed.add(slot);
+    const { meter, generation, timeS } = row;
+    const endS = quarterEndS(timeS);
+    let slot = this.#last; // a record's rows follow each other
+    if (slot?.endS !== endS || slot.generation !== generation || slot.meter !== meter || slot.device !== device) {
+      slot = this.#slot(device, meter, generation, endS);
+      this.#last = slot;
+      this.#changed.add(slot);
+    }
+    addRow(slot.summary, timeS, row.values);
   }
 
   #slot(device: number, meter: number, generation: number, endS: number): Slot {
@@ -135,6 +157,7 @@ export class SqliteRows {
   #writeSlots(nowMs: number | undefined): void {
     const slots = [...this.#changed];
     this.#changed.clear();
+    this.#last = undefined;
     for (const slot of slots) {
       const before = slot.packed;
       slot.packed = packSummary(slot.summary, slot.endS);
