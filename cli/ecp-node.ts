@@ -19,6 +19,8 @@ const program: Program = {
     "epoch reject": async () => (await import("./node-epoch.ts")).nodeEpochReject,
     import: async () => (await import("./node-import.ts")).nodeImport,
     readings: async () => (await import("./node-readings.ts")).nodeReadings,
+    energy: async () => (await import("./node-energy.ts")).nodeEnergy,
+    dump: async () => (await import("./node-dump.ts")).nodeDump,
   },
   exitHelp: nodeExitHelp,
   explain: explainNodeError,

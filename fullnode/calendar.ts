@@ -108,6 +108,16 @@ export class Calendar {
   }
 }
 
+export function isTimeZone(name: string): boolean {
+  try {
+    new Calendar(name);
+    return true;
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+}
+
 /** First day of the month of a day, and of the next month, both counted from 1970-01-01. */
 function monthOf(day: number): [number, number] {
   const date = new Date(day * dayS * 1_000);

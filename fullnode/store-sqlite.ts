@@ -37,7 +37,7 @@ const busyTimeoutMs = 10_000;
 const cacheKiB = 64 * 1024;
 
 /** Makes the store of a new node in a data folder. Refuses to touch one that is there. */
-export function createSqliteStore(data: string, nodeName: string): SqliteStore {
+export function createSqliteStore(data: string, nodeName: string, timeZone = "UTC"): SqliteStore {
   const path = join(data, storeFileName);
   if (existsSync(path))
     throw new NodeError("data-exists", {
@@ -50,6 +50,7 @@ export function createSqliteStore(data: string, nodeName: string): SqliteStore {
   chmodSync(path, 0o600);
   const store = new SqliteStore(path);
   store.setNodeName(nodeName);
+  store.setTimeZone(timeZone);
   return store;
 }
 
