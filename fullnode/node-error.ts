@@ -10,6 +10,9 @@ export type NodeErrorCode =
   | "key-damaged"
   | "store-damaged"
   | "store-newer"
+  | "store-away"
+  | "store-refused"
+  | "store-not-durable"
   | "address-in-use"
   | "address-not-available"
   | "address-not-permitted";

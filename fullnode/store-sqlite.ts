@@ -25,7 +25,7 @@ import type {
   StoreTransaction,
 } from "./store.ts";
 import { migrations } from "./store-schema.ts";
-import { asNodeError, damaged } from "./store-sqlite-failure.ts";
+import { asNodeError, damaged, isPassingStoreError } from "./store-sqlite-failure.ts";
 import { SqliteReading } from "./store-sqlite-reading.ts";
 import { SqliteTransaction, seatOf } from "./store-sqlite-transaction.ts";
 
@@ -365,6 +365,10 @@ export class SqliteStore implements Store {
   corrections: Store["corrections"] = (device, limit) => this.#reading.corrections(device, limit);
   evidence: Store["evidence"] = (device) => this.#reading.evidence(device);
   ledgerQueue: Store["ledgerQueue"] = () => this.#reading.ledgerQueue();
+
+  isPassing(error: unknown): boolean {
+    return isPassingStoreError(error);
+  }
 
   close(): void {
     this.#sql.clear();

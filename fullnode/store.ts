@@ -295,5 +295,7 @@ export interface Store extends StoreReading {
   newestRecords(device: number, limit: number): Awaitable<readonly StoredRecord[]>;
   /** The bytes of a stored record, as its digest is of them. */
   recordBytes(device: number, place: RecordPlace): Awaitable<Uint8Array | undefined>;
+  /** Whether a failure passes (no room, no connection, another process in the way): the store is sound, and a later try may do. */
+  isPassing(error: unknown): boolean;
   close(): Awaitable<void>;
 }
