@@ -2,19 +2,18 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import type { TestContext } from "node:test";
 import { createNodeKeys, ed25519PublicKey, type NodeKeys } from "../../fullnode/node-keys.ts";
 import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "../../fullnode/record-event.ts";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { enrolDevice, Registry } from "../../fullnode/registry.ts";
 import type { BatchScope, Store } from "../../fullnode/store.ts";
-import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
 import { decide } from "../../fullnode/succession.ts";
 import { createLog } from "../../platform/log.ts";
 import { toBeSigned } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { decodeReceipt, type Receipt } from "../../protocol/receipt.ts";
+import { contractStore, type ContractStore } from "./contract-store.ts";
 import { DeviceFixture, openReceipt, type SealedRecord } from "./device-fixture.ts";
 
 /** A folder that goes when the test ends. */
@@ -30,6 +29,7 @@ export const deviceScope: BatchScope = { devices: [1], places: [] };
 export class NodeFixture {
   readonly data: string;
   readonly keys: NodeKeys;
+  readonly contract: ContractStore;
   store: Store;
   path: RecordPath;
   readonly receipts: OutgoingReceipt[] = [];
@@ -42,7 +42,8 @@ export class NodeFixture {
     this.data = temporaryFolder(t);
     this.keys = createNodeKeys(this.data, 1);
     if (database) writeFileSync(join(this.data, "node.db"), database, { mode: 0o600 });
-    this.store = database ? openSqliteStore(this.data) : createSqliteStore(this.data, "test node");
+    this.contract = contractStore(this.data);
+    this.store = database ? this.contract.open() : this.contract.create();
     this.path = this.#makePath();
     t.after(() => this.store.close());
   }
@@ -65,7 +66,7 @@ export class NodeFixture {
   async restart(): Promise<void> {
     await this.path.stop();
     await this.store.close();
-    this.store = openSqliteStore(this.data);
+    this.store = this.contract.open();
     this.path = this.#makePath();
   }
 
@@ -127,7 +128,7 @@ export class NodeFixture {
   counted(): { rows: number; booked: number } {
     const [found] = this.query(
       `SELECT count(*) AS rows, coalesce(sum(booked), 0) AS booked,
-         (SELECT count(*) FROM (SELECT DISTINCT device, meter, generation, time_s FROM rows)) AS keys FROM rows`,
+         (SELECT count(*) FROM (SELECT DISTINCT device, meter, generation, time_s FROM rows) k) AS keys FROM rows`,
     );
     if (found?.rows !== found?.keys) throw new Error("a counting key has two rows");
     return { rows: found?.rows as number, booked: found?.booked as number };
@@ -139,12 +140,7 @@ export class NodeFixture {
 
   /** Reads the database past the store, as an auditor would. */
   query(sql: string, ...parameters: (string | number)[]): Record<string, unknown>[] {
-    const database = new DatabaseSync(join(this.data, "node.db"), { readOnly: true });
-    try {
-      return database.prepare(sql).all(...parameters);
-    } finally {
-      database.close();
-    }
+    return this.contract.query(sql, parameters);
   }
 
   count(table: string): number {

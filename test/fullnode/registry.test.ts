@@ -42,6 +42,7 @@ test("the same request again gives the same device", async (t) => {
 
 test("a request with any byte of its signature or content changed enrols nobody", async (t) => {
   const node = new NodeFixture(t);
+  await node.store.foreignChanges(); // it is open
   const device = new DeviceFixture();
   const request = device.request();
   const kid = Buffer.from(request).indexOf(device.kid); // a hint outside the signature

@@ -4,7 +4,6 @@ import { type TestContext, test } from "node:test";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { Registry } from "../../fullnode/registry.ts";
 import type { BatchScope, Store, StoreTransaction } from "../../fullnode/store.ts";
-import { openSqliteStore } from "../../fullnode/store-sqlite.ts";
 import { createLog } from "../../platform/log.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import type { SealedRecord } from "./device-fixture.ts";
@@ -14,7 +13,7 @@ import { NodeFixture } from "./node-fixture.ts";
 async function alternately(t: TestContext, seenThrough: (store: Store) => Store) {
   const node = new NodeFixture(t);
   const device = await node.enrolled();
-  const store = openSqliteStore(node.data);
+  const store = node.contract.open();
   t.after(() => store.close());
   const failures: unknown[] = [];
   const second = new RecordPath({

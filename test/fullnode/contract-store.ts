@@ -1,0 +1,71 @@
+/**
+ * Which store the tests of the record path run over: the embedded one, or one on PostgreSQL where another test file has said so before
+ * it imported them.
+ */
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import type { Store } from "../../fullnode/store.ts";
+import { openPostgresStore } from "../../fullnode/store-postgres.ts";
+import { isPassingPostgresError } from "../../fullnode/store-postgres-failure.ts";
+import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
+import { asJsonQuery, type PostgresPlace, postgresUrl, queryNow } from "./postgres-fixture.ts";
+
+const nodeName = "test node";
+let server: PostgresPlace | undefined;
+let databases = 0;
+
+/** All stores made from now on are databases of this server. */
+export function usePostgres(place: PostgresPlace): void {
+  server = place;
+}
+
+/** A store, and how to open it again and to read it past its code. */
+export interface ContractStore {
+  readonly kind: "sqlite" | "postgres";
+  create(): Store;
+  open(): Store;
+  query(sql: string, parameters: readonly (string | number)[]): Record<string, unknown>[];
+}
+
+export function contractStore(data: string): ContractStore {
+  if (server === undefined)
+    return {
+      kind: "sqlite",
+      create: () => createSqliteStore(data, nodeName),
+      open: () => openSqliteStore(data),
+      query: (sql, parameters) => {
+        const database = new DatabaseSync(join(data, "node.db"), { readOnly: true });
+        try {
+          return database.prepare(sql).all(...parameters);
+        } finally {
+          database.close();
+        }
+      },
+    };
+  const place = server;
+  const database = `contract_${process.pid}_${databases++}`;
+  const address = { url: postgresUrl(place, database) };
+  return {
+    kind: "postgres",
+    create: () => {
+      queryNow(place, "postgres", `CREATE DATABASE ${database}`);
+      return lateStore(openPostgresStore({ address, createAs: nodeName }));
+    },
+    open: () => lateStore(openPostgresStore({ address })),
+    query: (sql, parameters) => queryNow(place, database, asJsonQuery(sql, parameters)),
+  };
+}
+
+/** A store that is being opened, for callers that cannot wait: each question waits instead. */
+function lateStore(opening: Promise<Store>): Store {
+  opening.catch(() => undefined); // told to whoever asks
+  return new Proxy({ nodeName, isPassing: isPassingPostgresError } as Store, {
+    get: (target, name) => {
+      if (Object.hasOwn(target, name)) return Reflect.get(target, name);
+      return async (...parameters: unknown[]) => {
+        const store = await opening;
+        return await (Reflect.get(store, name) as (...all: unknown[]) => unknown).apply(store, parameters);
+      };
+    },
+  });
+}
