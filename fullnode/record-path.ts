@@ -7,7 +7,7 @@
  * Slices of what waits are examined ahead, so that the thread pool always has signatures to verify, even while this thread places a
  * batch and waits for the disk. Batches form by themselves: what has been verified by then, the more the more there is to do.
  */
-import { setImmediate as immediate } from "node:timers/promises";
+import { setImmediate as immediate, setTimeout as pause } from "node:timers/promises";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
@@ -23,7 +23,6 @@ import { RefusalTally } from "./refusal-tally.ts";
 import type { Registry } from "./registry.ts";
 import { SealedEnvelopes } from "./sealed-envelope.ts";
 import type { Store, StoreTransaction } from "./store.ts";
-import { isPassingStoreError } from "./store-sqlite-failure.ts";
 import { type VerdictReason, verdictSentences } from "./verdict.ts";
 
 export const batchRecordsMax = 2_048;
@@ -32,6 +31,7 @@ const examinedAheadMax = 4_096;
 const sliceRecordsMax = 128;
 /** Where more is waiting, so many records are placed together: receipts and places on the disk are shared by them. */
 const batchRecordsWanted = 1_024;
+const passingFailurePauseMs = 500;
 const adoptedPerTurnMax = 512;
 const knownDevicesMax = 1_000_000;
 /** Upper bounds of the histogram of times from arrival to receipt. */
@@ -135,11 +135,24 @@ export class RecordPath {
 
   #wake(): void {
     this.#working ??= this.#work()
-      .catch((error) => this.#parts.fail(error))
+      .catch((error) => this.#endOrWait(error))
       .finally(() => {
         this.#working = undefined;
         if (this.#queues.length > 0) this.#wake();
       });
+  }
+
+  /** A server that is away for a while ends nothing: what was in hand comes again. */
+  async #endOrWait(error: unknown): Promise<void> {
+    const { store, fail, log } = this.#parts;
+    if (!store.isPassing(error)) return fail(error);
+    this.#forgetChains();
+    this.#lookAgain = false;
+    log.error("the store gives no answer", {
+      got: (error as Error).message,
+      todo: "check that the database server runs; devices keep their records and send them again",
+    });
+    await pause(passingFailurePauseMs);
   }
 
   async #work(): Promise<void> {
@@ -218,7 +231,10 @@ export class RecordPath {
   /** What others have changed of the devices of a batch; nobody can while the transaction runs. */
   #forgetForeign({ foreign }: StoreTransaction): void {
     if (foreign === "all") this.#forgetChains();
-    else if (foreign.size > 0 && this.#placement.forgetDevices(foreign)) this.#lookAgain = true;
+    else if (foreign.size > 0 && this.#placement.forgetDevices(foreign)) {
+      this.#foreignChanges = -1; // what is left to settle of them is read anew, behind this batch
+      this.#lookAgain = true;
+    }
   }
 
   #pushAgain(messages: readonly Message[]): void {
@@ -275,11 +291,11 @@ export class RecordPath {
       // Nothing of the batch is stored and nothing was promised: the devices send it again.
       this.#forgetChains();
       this.#lookAgain = false; // not before the next wake: what failed now would fail at once again
-      if (!isPassingStoreError(error)) throw error;
+      if (!store.isPassing(error)) throw error;
       log.error("the store could not take a batch", {
         records: batch.length,
         got: (error as Error).message,
-        todo: "free space on the data folder's disk; devices keep their records and send them again",
+        todo: "free space on the store's disk, or look at its server; devices keep their records and send them again",
       });
     } finally {
       for (const { message } of batch) if (message.adopted && --this.#adopted === 0) this.#foreignChanges = -1;

@@ -77,8 +77,7 @@ export class RecordPlacement {
     for (const [key, chain] of this.#chains) {
       if (!devices.has(chain.device)) continue;
       this.#chains.delete(key);
-      this.#unsettled.delete(chain);
-      found = true;
+      if (this.#unsettled.delete(chain)) found = true;
     }
     return found;
   }

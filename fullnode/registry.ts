@@ -102,6 +102,8 @@ function earlierEpochs({ rotated }: EnrolmentRequest): Enrolment["earlier"] {
 export class Registry {
   readonly #store: Store;
   readonly #devices = new Map<string, KnownDevice>();
+  /** Counts what was forgotten: what was asked for before may be old by the time the answer comes. */
+  #forgotten = 0;
 
   constructor(store: Store) {
     this.#store = store;
@@ -112,8 +114,16 @@ export class Registry {
     const cached = this.#devices.get(name);
     if (cached) return cached;
     const stored = this.#store.device(name);
-    if (stored instanceof Promise) return stored.then((found) => found && this.#withKeys(found));
+    if (stored instanceof Promise) return this.#whenFound(name, stored);
     return stored && this.#withKeys(stored);
+  }
+
+  async #whenFound(name: string, answer: Promise<StoredDevice | undefined>): Promise<KnownDevice | undefined> {
+    const before = this.#forgotten;
+    const stored = await answer;
+    const epochs = stored && (await this.#store.epochKeys(stored.id));
+    if (before !== this.#forgotten) return await this.device(name);
+    return stored && epochs && this.#remembered(stored, epochs);
   }
 
   #withKeys(stored: StoredDevice): Awaitable<KnownDevice> {
@@ -137,10 +147,12 @@ export class Registry {
 
   /** After an epoch or key of a device has changed. */
   forgetDevice(name: string): void {
+    this.#forgotten++;
     this.#devices.delete(name);
   }
 
   forget(): void {
+    this.#forgotten++;
     this.#devices.clear();
   }
 }

@@ -97,11 +97,47 @@ export const postgresMigrations: readonly string[] = [
     booked smallint NOT NULL,
     epoch bigint NOT NULL,
     sequence bigint NOT NULL,
-    content text NOT NULL,
+    content bytea NOT NULL,
     PRIMARY KEY (device, meter, generation, time_s)
   ) PARTITION BY RANGE (time_s);
   -- Times before and after all months that have a partition of their own.
   CREATE TABLE rows_other PARTITION OF rows DEFAULT;
+
+  -- Quarter hours with at least one booked row (aggregate.ts).
+  CREATE TABLE slots (
+    device integer NOT NULL,
+    meter integer NOT NULL,
+    generation bigint NOT NULL,
+    end_s bigint NOT NULL,
+    revision integer NOT NULL,
+    summary bytea NOT NULL,
+    PRIMARY KEY (device, meter, generation, end_s)
+  ) PARTITION BY RANGE (end_s);
+  CREATE TABLE slots_other PARTITION OF slots DEFAULT;
+
+  CREATE TABLE corrections (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device integer NOT NULL,
+    meter integer NOT NULL,
+    generation bigint NOT NULL,
+    end_s bigint NOT NULL,
+    revision integer NOT NULL,
+    at_ms bigint NOT NULL,
+    before bytea NOT NULL,
+    after bytea NOT NULL
+  );
+  CREATE INDEX corrections_of ON corrections (device, id);
+
+  CREATE TABLE exchanges (
+    device integer NOT NULL,
+    meter integer NOT NULL,
+    generation bigint NOT NULL,
+    time_s bigint NOT NULL,
+    epoch bigint NOT NULL,
+    sequence bigint NOT NULL,
+    installation bigint NOT NULL,
+    PRIMARY KEY (device, meter, generation, time_s, epoch, sequence)
+  );
 
   CREATE TABLE evidence (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

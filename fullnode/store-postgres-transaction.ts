@@ -40,7 +40,7 @@ export class PostgresTransaction {
     this.#connection = connection;
     this.#scope = scope;
     this.#devices = new Set(scope.devices);
-    this.#writes = new PostgresWrites(connection, partitions);
+    this.#writes = new PostgresWrites(connection, partitions, scope.nowMs);
   }
 
   /** Writes the rest. Returns the devices that were changed, and whether all nodes must look anew at what they remember of devices. */
@@ -140,6 +140,10 @@ export class PostgresTransaction {
         this.#assertInScope(device);
         writes.countRows(device, epoch, sequence, rows);
       },
+      addExchange: (device, { meter, generation, timeS, epoch, sequence, installation }) =>
+        this.#write(device, "INSERT INTO exchanges VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING", [
+          ...[device, meter, generation, timeS, epoch, sequence, installation],
+        ]),
       evidenceDigests: async (device, epoch, sequence) => {
         const rows = await this.#read(
           "SELECT digest FROM evidence WHERE device = $1 AND epoch = $2 AND sequence = $3 ORDER BY id",

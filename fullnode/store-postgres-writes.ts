@@ -38,6 +38,7 @@ const columns = {
 export class PostgresWrites {
   readonly #connection: Connection;
   readonly #partitions: Partitions;
+  readonly #nowMs: number | undefined;
   #records: Row[] = [];
   #voids: Row[] = [];
   #drops: Row[] = [];
@@ -52,9 +53,10 @@ export class PostgresWrites {
   /** Devices of which something was written. */
   readonly changed = new Set<number>();
 
-  constructor(connection: Connection, partitions: Partitions) {
+  constructor(connection: Connection, partitions: Partitions, nowMs: number | undefined) {
     this.#connection = connection;
     this.#partitions = partitions;
+    this.#nowMs = nowMs;
   }
 
   addSeat(device: number, epoch: number, seat: NewSeat, { voided, dropped }: Declared): void {
@@ -116,7 +118,7 @@ export class PostgresWrites {
       (u) =>
         `UPDATE records r SET settled = 1 FROM ${u} WHERE r.device = u.device AND r.epoch = u.epoch AND r.sequence = u.sequence`,
     );
-    await countRowsInto(connection, this.#partitions, this.#rows.splice(0));
+    await countRowsInto(connection, this.#partitions, this.#rows.splice(0), this.#nowMs);
     await this.#flushQuarantine();
     await this.#flushEpochs();
   }

@@ -18,13 +18,13 @@ import type {
   Store,
   StoredDevice,
   StoredEpoch,
-  StoredRecord,
   StorePlace,
   StoreTransaction,
 } from "./store.ts";
 import { asPostgresNodeError, isConflict, isPassingPostgresError } from "./store-postgres-failure.ts";
 import { MissingPartitions, Partitions, schemaLock } from "./store-postgres-partitions.ts";
-import { epochKey, placeKey, readBytes, readEpochKeys, readEpochs, readSeats, seatOf } from "./store-postgres-reads.ts";
+import { epochKey, placeKey, readBytes, readEpochKeys, readEpochs, readSeats } from "./store-postgres-reads.ts";
+import { PostgresReading } from "./store-postgres-reading.ts";
 import { postgresMigrations } from "./store-postgres-schema.ts";
 import { PostgresTransaction } from "./store-postgres-transaction.ts";
 
@@ -36,17 +36,22 @@ const demanded = { fsync: "on", full_page_writes: "on", synchronous_commit: "on"
 
 export interface PostgresStoreOptions {
   readonly address: PostgresAddress;
-  /** Makes the tables of a new store with this name, unless another node has done so already. */
-  readonly createAs?: string;
+  /** Makes the tables of a new store, unless another node has done so already: then that one's name and time zone stay. */
+  readonly create?: Meta;
+}
+
+interface Meta {
+  readonly name: string;
+  /** IANA name. */
+  readonly timeZone: string;
 }
 
 /** Opens the store in a database; one of an older version is brought up to date. Throws NodeError. */
-export async function openPostgresStore({ address, createAs }: PostgresStoreOptions): Promise<PostgresStore> {
+export async function openPostgresStore({ address, create }: PostgresStoreOptions): Promise<PostgresStore> {
   const pool = openPool(address);
   try {
     await demandDurability(pool, address.url);
-    const nodeName = await migrate(pool, address.url, createAs);
-    return new PostgresStore(pool, nodeName);
+    return new PostgresStore(pool, await migrate(pool, address.url, create));
   } catch (error) {
     await pool.end();
     throw asPostgresNodeError(error, address.url);
@@ -68,7 +73,7 @@ async function demandDurability(pool: pg.Pool, where: string): Promise<void> {
   }
 }
 
-async function migrate(pool: pg.Pool, where: string, createAs: string | undefined): Promise<string> {
+async function migrate(pool: pg.Pool, where: string, create: Meta | undefined): Promise<Meta> {
   const client = await pool.connect();
   try {
     await client.query("BEGIN");
@@ -82,7 +87,7 @@ async function migrate(pool: pg.Pool, where: string, createAs: string | undefine
         where,
         todo: "give the node a database of its own",
       });
-    if (isNew && createAs === undefined)
+    if (isNew && create === undefined)
       throw new NodeError("data-missing", {
         expected: "a database with the store of a full node",
         got: "one without",
@@ -100,17 +105,15 @@ async function migrate(pool: pg.Pool, where: string, createAs: string | undefine
         todo: "use the ecp-node that wrote it, or a newer one",
       });
     for (const migration of postgresMigrations.slice(version)) await client.query(migration);
-    const name = (meta.get("name") as string | undefined) ?? createAs ?? "node";
-    for (const [key, value] of [
-      ["schema", `${postgresMigrations.length}`],
-      ["name", name],
-    ])
+    const name: string = meta.get("name") ?? create?.name ?? "node";
+    const timeZone: string = meta.get("time-zone") ?? create?.timeZone ?? "UTC";
+    for (const [key, value] of Object.entries({ schema: postgresMigrations.length, name, "time-zone": timeZone }))
       await client.query(
         "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        [key, value],
+        [key, `${value}`],
       );
     await commit(client);
-    return name;
+    return { name, timeZone };
   } catch (error) {
     await client.query("ROLLBACK").catch(() => undefined);
     throw error;
@@ -127,17 +130,21 @@ async function commit(client: Connection): Promise<void> {
 
 export class PostgresStore implements Store {
   readonly nodeName: string;
+  readonly timeZone: string;
   readonly #pool: pg.Pool;
-  readonly #partitions = new Partitions(["rows"], Date.now);
+  readonly #reading: PostgresReading;
+  readonly #partitions = new Partitions(["rows", "slots"], Date.now);
   /** As this store left them, or found them. */
   readonly #versions = new Map<number, number>();
   #forgotten = false;
   /** Changes that concern everyone and that this store made itself. */
   #ownChanges = 0;
 
-  constructor(pool: pg.Pool, nodeName: string) {
+  constructor(pool: pg.Pool, { name, timeZone }: Meta) {
     this.#pool = pool;
-    this.nodeName = nodeName;
+    this.nodeName = name;
+    this.timeZone = timeZone;
+    this.#reading = new PostgresReading(pool);
   }
 
   isPassing(error: unknown): boolean {
@@ -170,7 +177,7 @@ export class PostgresStore implements Store {
     const devices = [...new Set(scope.devices)];
     return await this.#inTransaction(async (client) => {
       const locked = await this.#lock(client, devices);
-      const foreign = again ? "all" : this.#foreignOf(locked);
+      const foreign = again ? new Set(devices) : this.#foreignOf(locked);
       const inside = new PostgresTransaction(client, scope, this.#partitions);
       const result = await work({ ...inside.operations(), foreign });
       const { changed, concernsEveryone } = await inside.finish();
@@ -371,21 +378,17 @@ export class PostgresStore implements Store {
     });
   }
 
-  async newestRecords(device: number, limit: number): Promise<StoredRecord[]> {
-    const records = await run(
-      this.#pool,
-      `SELECT r.*, e.held FROM records r JOIN epochs e USING (device, epoch) WHERE device = $1
-       ORDER BY e.last_ms DESC, epoch, sequence DESC LIMIT $2`,
-      [device, limit],
-    );
-    return records.map((row) => ({
-      ...seatOf(row),
-      epoch: row.epoch as number,
-      held: row.held === 1,
-      bytes: row.bytes as Uint8Array,
-      receivedMs: row.received_ms as number,
-    }));
-  }
+  deviceStates: Store["deviceStates"] = () => this.#reading.deviceStates();
+  newestRecords: Store["newestRecords"] = (device, limit) => this.#reading.newestRecords(device, limit);
+  recordsAfter: Store["recordsAfter"] = (device, after, limit) => this.#reading.recordsAfter(device, after, limit);
+  rowsAfter: Store["rowsAfter"] = (device, after, limit) => this.#reading.rowsAfter(device, after, limit);
+  series: Store["series"] = (device) => this.#reading.series(device);
+  slots: Store["slots"] = (device, series, fromS, toS, limit) => this.#reading.slots(device, series, fromS, toS, limit);
+  slotsBefore: Store["slotsBefore"] = (device, key, limit) => this.#reading.slotsBefore(device, key, limit);
+  exchanges: Store["exchanges"] = (device) => this.#reading.exchanges(device);
+  corrections: Store["corrections"] = (device, limit) => this.#reading.corrections(device, limit);
+  evidence: Store["evidence"] = (device) => this.#reading.evidence(device);
+  ledgerQueue: Store["ledgerQueue"] = () => this.#reading.ledgerQueue();
 
   async close(): Promise<void> {
     await this.#pool.end();

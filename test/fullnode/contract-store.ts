@@ -49,7 +49,9 @@ export function contractStore(data: string): ContractStore {
     kind: "postgres",
     create: () => {
       queryNow(place, "postgres", `CREATE DATABASE ${database}`);
-      return lateStore(openPostgresStore({ address, createAs: nodeName }));
+      // As SQLite has it, for the tests' own queries.
+      queryNow(place, database, "CREATE FUNCTION hex(bytea) RETURNS text LANGUAGE sql RETURN upper(encode($1, 'hex'))");
+      return lateStore(openPostgresStore({ address, create: { name: nodeName, timeZone: "UTC" } }));
     },
     open: () => lateStore(openPostgresStore({ address })),
     query: (sql, parameters) => queryNow(place, database, asJsonQuery(sql, parameters)),
@@ -59,7 +61,7 @@ export function contractStore(data: string): ContractStore {
 /** A store that is being opened, for callers that cannot wait: each question waits instead. */
 function lateStore(opening: Promise<Store>): Store {
   opening.catch(() => undefined); // told to whoever asks
-  return new Proxy({ nodeName, isPassing: isPassingPostgresError } as Store, {
+  return new Proxy({ nodeName, timeZone: "UTC", isPassing: isPassingPostgresError } as Store, {
     get: (target, name) => {
       if (Object.hasOwn(target, name)) return Reflect.get(target, name);
       return async (...parameters: unknown[]) => {

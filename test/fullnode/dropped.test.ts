@@ -46,7 +46,9 @@ test("in every order of arrival, the dropped ones coming after all or not, the s
   await whole.node.deliver(whole.device, ...whole.come, ...whole.lost);
   assert.deepEqual(whole.node.counted(), { rows: 9, booked: 9 });
   assert.equal(whole.node.query("SELECT count(*) AS n FROM records WHERE settled = 1")[0]?.n, 10);
-  for (let seed = 1; seed <= 30; seed++) {
+  // Each is a store of its own, and those of a server are slower made.
+  const seeds = whole.node.contract.kind === "sqlite" ? 30 : 5;
+  for (let seed = 1; seed <= seeds; seed++) {
     for (const [expected, withLost] of [
       [plain, false],
       [whole, true],

@@ -67,7 +67,7 @@ export function asJsonQuery(sql: string, parameters: readonly (string | number)[
     const value = parameters[next++];
     return typeof value === "number" ? `${value}` : `'${value}'`;
   });
-  return `SELECT coalesce(json_agg(t), '[]') FROM (${filled}) t`;
+  return `SELECT coalesce(json_agg(_row), '[]') FROM (${filled}) _row`;
 }
 
 function asBytes(_key: string, value: unknown): unknown {
@@ -110,7 +110,7 @@ export class PostgresServer implements PostgresPlace {
 
   /** Starts it on the data that is there. */
   async resume(...settings: string[]): Promise<void> {
-    const options = ["listen_addresses=127.0.0.1", `port=${this.port}`, `unix_socket_directories=${this.folder}`, "max_connections=60", ...settings];
+    const options = ["listen_addresses=127.0.0.1", `port=${this.port}`, `unix_socket_directories=${this.folder}`, "max_connections=500", ...settings];
     const server = spawn(
       path.join(programs ?? "", "postgres"),
       ["-D", path.join(this.folder, "data"), ...options.flatMap((option) => ["-c", option])],

@@ -44,7 +44,7 @@ test("where the disk is full no receipt is given, and what comes again later is 
     [],
   );
   assert.equal(node.count("records"), 0);
-  assert.match(node.logLines.join("\n"), /free space on the data folder's disk/);
+  assert.match(node.logLines.join("\n"), /free space on the store's disk/);
   full = false;
   await node.deliver(device, ...records);
   assert.equal(node.count("records"), 5);

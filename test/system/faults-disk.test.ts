@@ -66,7 +66,7 @@ test("the full node's disk is full: nothing is acknowledged that is not stored, 
   const failed = await node.event(full);
   assert.equal(failed.level, "error");
   assert.equal(failed.got, "database or disk is full");
-  assert.match(String(failed.todo), /free space on the data folder's disk/);
+  assert.match(String(failed.todo), /free space on the store's disk/);
   const stored = storedRecords(community.nodeFolder).at(-1)?.sequence ?? 0;
   const before = (await community.status()).wallet;
   assert.ok(before && before.through <= stored, "the wallet released only what is in the store");
