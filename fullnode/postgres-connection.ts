@@ -66,7 +66,11 @@ export function openPool({ url, passwordFile }: PostgresAddress): pg.Pool {
 const statementNames = new Map<string, string>();
 
 /** Runs a statement that is prepared when it is first used. The texts are the program's own, so there are few. */
-export async function run(connection: Connection, text: string, values: readonly unknown[] = []): Promise<PostgresRow[]> {
+export async function run(
+  connection: Connection,
+  text: string,
+  values: readonly unknown[] = [],
+): Promise<PostgresRow[]> {
   let name = statementNames.get(text);
   if (name === undefined) {
     name = `s${statementNames.size}`;

@@ -148,6 +148,9 @@ export class RecordPath {
     if (!store.isPassing(error)) return fail(error);
     this.#forgetChains();
     this.#lookAgain = false;
+    this.#slices.length = 0;
+    this.#ahead = 0;
+    this.#adopted = 0;
     log.error("the store gives no answer", {
       got: (error as Error).message,
       todo: "check that the database server runs; devices keep their records and send them again",

@@ -71,7 +71,7 @@ export class RecordPlacement {
     this.#unsettled.clear();
   }
 
-  /** Returns whether one of them was known. */
+  /** Returns whether something of them was left to settle. */
   forgetDevices(devices: ReadonlySet<number>): boolean {
     let found = false;
     for (const [key, chain] of this.#chains) {

@@ -49,8 +49,18 @@ export function asPostgresNodeError(error: unknown, where: string): unknown {
       todo: "check the user, its password (PGPASSFILE, or --store-password-file at init), pg_hba.conf, and that it owns the database",
     });
   if (code === "3D000")
-    return new NodeError("store-away", { expected, got, where, todo: "createdb makes the database; ecp-node makes its tables" });
+    return new NodeError("store-away", {
+      expected,
+      got,
+      where,
+      todo: "createdb makes the database; ecp-node makes its tables",
+    });
   if (isPassingPostgresError(error) || /password/i.test(got))
-    return new NodeError("store-away", { expected, got, where, todo: "check that the server runs, its address, and the password" });
+    return new NodeError("store-away", {
+      expected,
+      got,
+      where,
+      todo: "check that the server runs, its address, and the password",
+    });
   return error;
 }

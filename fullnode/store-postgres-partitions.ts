@@ -1,10 +1,11 @@
 /**
  * Tables by month: rows lie in the partition of the month of their time, so that old months can be dropped or moved as a whole.
- * A month's partition is made when its first row comes, outside the transaction that needs it: making one waits for everybody who
- * reads the table. Months too far away, and those that could not get one, go to the partition for all others.
+ * A month's partition is made when its first row comes, on a connection of its own: making one waits for everybody who has used the
+ * table in a transaction that is open. Months too far away, and those that could not get one, go to the partition for all others.
  */
-import { type Connection, run } from "./postgres-connection.ts";
+import type pg from "pg";
 import { systemCode } from "./node-error.ts";
+import { type Connection, run } from "./postgres-connection.ts";
 
 /** A device's clock can be wrong by any amount: only these months get partitions. */
 const firstMonth = monthOf(Date.UTC(2015, 0) / 1000);
@@ -23,7 +24,7 @@ function startOfMonthS(month: number): number {
   return Date.UTC(1970, month) / 1000;
 }
 
-/** Thrown within a transaction; it is to run again once these months have partitions. */
+/** Thrown within a transaction that has used the tables already; it is to run again once these months have partitions. */
 export class MissingPartitions extends Error {
   readonly months: readonly number[];
 
@@ -34,38 +35,47 @@ export class MissingPartitions extends Error {
 }
 
 export class Partitions {
+  readonly #pool: pg.Pool;
   readonly #tables: readonly string[];
   readonly #nowMs: () => number;
   /** Months that need no more looking after: they have partitions, or go to the one for all others. */
   readonly #settled = new Set<number>();
 
-  constructor(tables: readonly string[], nowMs: () => number) {
+  constructor(pool: pg.Pool, tables: readonly string[], nowMs: () => number) {
+    this.#pool = pool;
     this.#tables = tables;
     this.#nowMs = nowMs;
   }
 
-  /** Throws {@link MissingPartitions} where rows of these times have no partition yet. */
-  check(timesS: Iterable<number>): void {
+  /** @param inUse whether the transaction that asks has used the tables: nobody could make a partition before it ends */
+  async prepare(timesS: Iterable<number>, inUse: boolean): Promise<void> {
     const last = monthOf(this.#nowMs() / 1000) + monthsAhead;
     const missing = new Set<number>();
     for (const timeS of timesS) {
       const month = monthOf(timeS);
       if (month >= firstMonth && month <= last && !this.#settled.has(month)) missing.add(month);
     }
-    if (missing.size > 0) throw new MissingPartitions([...missing]);
+    if (missing.size === 0) return;
+    if (inUse) throw new MissingPartitions([...missing]);
+    await this.make([...missing]);
   }
 
-  async make(connection: Connection, months: readonly number[]): Promise<void> {
-    for (const month of months) {
-      try {
-        for (const table of this.#tables) await makePartition(connection, table, month);
-      } catch (error) {
-        // 23514: rows of this month lie in the partition for all others already; 55P03: it is in use just now. Both may stay there.
-        if (!["23514", "55P03"].includes(systemCode(error) ?? "")) throw error;
+  async make(months: readonly number[]): Promise<void> {
+    const client = await this.#pool.connect();
+    try {
+      for (const month of months) {
+        for (const table of this.#tables) await makePartition(client, table, month).catch(unlessItMayStay);
+        this.#settled.add(month);
       }
-      this.#settled.add(month);
+    } finally {
+      client.release();
     }
   }
+}
+
+/** 23514: rows of this month lie in the partition for all others already; 55P03: that is in use just now. They may stay there. */
+function unlessItMayStay(error: unknown): void {
+  if (!["23514", "55P03"].includes(systemCode(error) ?? "")) throw error;
 }
 
 async function makePartition(connection: Connection, table: string, month: number): Promise<void> {

@@ -85,7 +85,14 @@ export class PostgresReading {
       `SELECT meter, generation, end_s, revision, summary FROM slots
        WHERE device = $1 AND meter = $2 AND generation = $3 AND end_s > $4 AND end_s <= $5 ORDER BY end_s LIMIT $6`,
       // Without a bound: Number.MAX_SAFE_INTEGER and infinity mean the same.
-      [device, meter, generation, Math.max(fromS, -Number.MAX_SAFE_INTEGER), Math.min(toS, Number.MAX_SAFE_INTEGER), limit],
+      [
+        device,
+        meter,
+        generation,
+        Math.max(fromS, -Number.MAX_SAFE_INTEGER),
+        Math.min(toS, Number.MAX_SAFE_INTEGER),
+        limit,
+      ],
     );
     return rows.map(slotOf);
   }
@@ -117,11 +124,10 @@ export class PostgresReading {
   }
 
   async corrections(device: number, limit: number): Promise<SlotCorrection[]> {
-    const rows = await run(
-      this.#connection,
-      "SELECT * FROM corrections WHERE device = $1 ORDER BY id DESC LIMIT $2",
-      [device, limit],
-    );
+    const rows = await run(this.#connection, "SELECT * FROM corrections WHERE device = $1 ORDER BY id DESC LIMIT $2", [
+      device,
+      limit,
+    ]);
     return rows.map((row) => ({
       ...slotKeyOf(row),
       revision: row.revision as number,
@@ -145,6 +151,11 @@ export class PostgresReading {
       "SELECT count(*) AS entries, count(DISTINCT digest) AS different FROM ledger_queue",
     );
     return row as unknown as { entries: number; different: number };
+  }
+
+  async deviceNames(limit: number): Promise<string[]> {
+    const rows = await run(this.#connection, "SELECT name FROM devices ORDER BY id DESC LIMIT $1", [limit]);
+    return rows.map(({ name }) => name as string);
   }
 
   async deviceStates(): Promise<DeviceState[]> {

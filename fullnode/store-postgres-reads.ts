@@ -1,6 +1,15 @@
 /** Queries of the store on PostgreSQL that transactions and everyone else share: for many places at once. */
 import { asArrays, type Connection, columnsOf, type PostgresRow, run, unnest } from "./postgres-connection.ts";
-import type { DeclaredDrop, EpochDecision, EpochKey, RecordPlace, Seat, Span, StoredEpoch, StorePlace } from "./store.ts";
+import type {
+  DeclaredDrop,
+  EpochDecision,
+  EpochKey,
+  RecordPlace,
+  Seat,
+  Span,
+  StoredEpoch,
+  StorePlace,
+} from "./store.ts";
 
 export interface DeviceEpoch {
   readonly device: number;
@@ -142,11 +151,11 @@ export async function readBytes(
   device: number,
   { epoch, sequence }: RecordPlace,
 ): Promise<Uint8Array | undefined> {
-  const [row] = await run(
-    connection,
-    "SELECT bytes FROM records WHERE device = $1 AND epoch = $2 AND sequence = $3",
-    [device, epoch, sequence],
-  );
+  const [row] = await run(connection, "SELECT bytes FROM records WHERE device = $1 AND epoch = $2 AND sequence = $3", [
+    device,
+    epoch,
+    sequence,
+  ]);
   return row?.bytes as Uint8Array | undefined;
 }
 

@@ -25,22 +25,25 @@ const rowColumns = columnsOf(
   "device int, meter int, generation bigint, time_s bigint, slot_s bigint, status smallint, booked smallint, epoch bigint, sequence bigint, content bytea",
 );
 const slotKeyColumns = columnsOf("device int, meter int, generation bigint, end_s bigint");
-const slotColumns = columnsOf(
-  "device int, meter int, generation bigint, end_s bigint, revision int, summary bytea",
-);
+const slotColumns = columnsOf("device int, meter int, generation bigint, end_s bigint, revision int, summary bytea");
 const correctionColumns = columnsOf(
   "device int, meter int, generation bigint, end_s bigint, revision int, at_ms bigint, before bytea, after bytea",
 );
 
-/** @param nowMs Unix milliseconds; undefined: no change of a quarter hour counts as late */
+/**
+ * @param nowMs Unix milliseconds; undefined: no change of a quarter hour counts as late
+ * @param inUse whether this transaction has counted rows before
+ */
 export async function countRowsInto(
   connection: Connection,
   partitions: Partitions,
   rows: readonly RowAt[],
   nowMs: number | undefined,
+  inUse: boolean,
 ): Promise<void> {
   if (rows.length === 0) return;
-  partitions.check(rows.flatMap(({ row }) => (row.booked ? [row.timeS, quarterEndS(row.timeS)] : [row.timeS])));
+  const timesS = rows.flatMap(({ row }) => (row.booked ? [row.timeS, quarterEndS(row.timeS)] : [row.timeS]));
+  await partitions.prepare(timesS, inUse);
   const byKey = onePerKey(rows);
   const written = await insertRows(
     connection,

@@ -112,10 +112,10 @@ export class PostgresTransaction {
         (await this.#voidsOf(device, epoch)).filter((one) => one.first === first).map(({ last }) => last + 1),
       voids: (device, epoch) => this.#voidsOf(device, epoch),
       seats: async (device, epoch) =>
-        (await this.#read(
-          "SELECT sequence, digest FROM records WHERE device = $1 AND epoch = $2 ORDER BY sequence",
-          [device, epoch],
-        )) as unknown as { sequence: number; digest: Uint8Array }[],
+        (await this.#read("SELECT sequence, digest FROM records WHERE device = $1 AND epoch = $2 ORDER BY sequence", [
+          device,
+          epoch,
+        ])) as unknown as { sequence: number; digest: Uint8Array }[],
       unsettled: async (device, epoch, after, through, limit) => {
         const rows = await this.#read(
           `SELECT ${seatColumns}, bytes FROM records

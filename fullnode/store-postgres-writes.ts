@@ -2,10 +2,10 @@
  * Writes of one transaction, gathered, so that a batch costs few statements: what is added travels as one array a column. What is
  * gathered is written before the commit, and before any read that it could change.
  */
-import { type Connection, columnsOf, asArrays, insertRows, run, unnest } from "./postgres-connection.ts";
+import { asArrays, type Connection, columnsOf, insertRows, run, unnest } from "./postgres-connection.ts";
 import type { ChangedEpoch, CountedRow, Declared, NewSeat, Span } from "./store.ts";
-import { countRowsInto, type RowAt } from "./store-postgres-rows.ts";
 import type { Partitions } from "./store-postgres-partitions.ts";
+import { countRowsInto, type RowAt } from "./store-postgres-rows.ts";
 
 type Row = readonly unknown[];
 
@@ -46,6 +46,7 @@ export class PostgresWrites {
   #evidence: Row[] = [];
   #settles: Row[] = [];
   #rows: RowAt[] = [];
+  #hasCounted = false;
   readonly #quarantine = new Map<string, Quarantined>();
   readonly #epochs = new Map<string, { device: number; epoch: number; state: ChangedEpoch }>();
   /** By place; undefined: there is none any more. */
@@ -118,7 +119,9 @@ export class PostgresWrites {
       (u) =>
         `UPDATE records r SET settled = 1 FROM ${u} WHERE r.device = u.device AND r.epoch = u.epoch AND r.sequence = u.sequence`,
     );
-    await countRowsInto(connection, this.#partitions, this.#rows.splice(0), this.#nowMs);
+    const rows = this.#rows.splice(0);
+    await countRowsInto(connection, this.#partitions, rows, this.#nowMs, this.#hasCounted);
+    this.#hasCounted ||= rows.length > 0;
     await this.#flushQuarantine();
     await this.#flushEpochs();
   }
@@ -160,8 +163,7 @@ export class PostgresWrites {
     await this.#with(
       columns.spanKey,
       spans.filter(({ span }) => span === undefined).map(({ key }) => key),
-      (u) =>
-        `DELETE FROM spans s USING ${u} WHERE s.device = u.device AND s.epoch = u.epoch AND s.first = u.first`,
+      (u) => `DELETE FROM spans s USING ${u} WHERE s.device = u.device AND s.epoch = u.epoch AND s.first = u.first`,
     );
     await insertRows(
       this.#connection,

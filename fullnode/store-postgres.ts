@@ -23,8 +23,8 @@ import type {
 } from "./store.ts";
 import { asPostgresNodeError, isConflict, isPassingPostgresError } from "./store-postgres-failure.ts";
 import { MissingPartitions, Partitions, schemaLock } from "./store-postgres-partitions.ts";
-import { epochKey, placeKey, readBytes, readEpochKeys, readEpochs, readSeats } from "./store-postgres-reads.ts";
 import { PostgresReading } from "./store-postgres-reading.ts";
+import { epochKey, placeKey, readBytes, readEpochKeys, readEpochs, readSeats } from "./store-postgres-reads.ts";
 import { postgresMigrations } from "./store-postgres-schema.ts";
 import { PostgresTransaction } from "./store-postgres-transaction.ts";
 
@@ -95,7 +95,9 @@ async function migrate(pool: pg.Pool, where: string, create: Meta | undefined): 
         todo: "ecp-node init --store makes it; or restore it from a backup with ecp-node restore",
       });
     if (isNew) await client.query("CREATE TABLE meta (key text PRIMARY KEY, value text NOT NULL)");
-    const meta = new Map((await client.query("SELECT key, value FROM meta")).rows.map(({ key, value }) => [key, value]));
+    const meta = new Map(
+      (await client.query("SELECT key, value FROM meta")).rows.map(({ key, value }) => [key, value]),
+    );
     const version = Number(meta.get("schema") ?? 0);
     if (version > postgresMigrations.length)
       throw new NodeError("store-newer", {
@@ -108,10 +110,10 @@ async function migrate(pool: pg.Pool, where: string, create: Meta | undefined): 
     const name: string = meta.get("name") ?? create?.name ?? "node";
     const timeZone: string = meta.get("time-zone") ?? create?.timeZone ?? "UTC";
     for (const [key, value] of Object.entries({ schema: postgresMigrations.length, name, "time-zone": timeZone }))
-      await client.query(
-        "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        [key, `${value}`],
-      );
+      await client.query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value", [
+        key,
+        `${value}`,
+      ]);
     await commit(client);
     return { name, timeZone };
   } catch (error) {
@@ -133,7 +135,7 @@ export class PostgresStore implements Store {
   readonly timeZone: string;
   readonly #pool: pg.Pool;
   readonly #reading: PostgresReading;
-  readonly #partitions = new Partitions(["rows", "slots"], Date.now);
+  readonly #partitions: Partitions;
   /** As this store left them, or found them. */
   readonly #versions = new Map<number, number>();
   #forgotten = false;
@@ -145,6 +147,7 @@ export class PostgresStore implements Store {
     this.nodeName = name;
     this.timeZone = timeZone;
     this.#reading = new PostgresReading(pool);
+    this.#partitions = new Partitions(pool, ["rows", "slots"], Date.now);
   }
 
   isPassing(error: unknown): boolean {
@@ -157,18 +160,9 @@ export class PostgresStore implements Store {
         return await this.#attempt(scope, work, tries > 1);
       } catch (error) {
         if (tries === triesMax) throw error;
-        if (error instanceof MissingPartitions) await this.#makePartitions(error.months);
+        if (error instanceof MissingPartitions) await this.#partitions.make(error.months);
         else if (!isConflict(error)) throw error;
       }
-    }
-  }
-
-  async #makePartitions(months: readonly number[]): Promise<void> {
-    const client = await this.#pool.connect();
-    try {
-      await this.#partitions.make(client, months);
-    } finally {
-      client.release();
     }
   }
 
@@ -276,9 +270,11 @@ export class PostgresStore implements Store {
         ],
       );
       const id = added?.id as number;
-      await run(client, "INSERT INTO device_versions VALUES ($1, 1) ON CONFLICT (device) DO UPDATE SET version = device_versions.version + 1", [
-        id,
-      ]);
+      await run(
+        client,
+        "INSERT INTO device_versions VALUES ($1, 1) ON CONFLICT (device) DO UPDATE SET version = device_versions.version + 1",
+        [id],
+      );
       // A request of before a rotation must not bring the old key back.
       const key = before?.current_key as Uint8Array | undefined;
       if (key && enrolment.earlier.some((one) => equalBytes(one.publicKey, key)))
@@ -378,6 +374,7 @@ export class PostgresStore implements Store {
     });
   }
 
+  deviceNames: Store["deviceNames"] = (limit) => this.#reading.deviceNames(limit);
   deviceStates: Store["deviceStates"] = () => this.#reading.deviceStates();
   newestRecords: Store["newestRecords"] = (device, limit) => this.#reading.newestRecords(device, limit);
   recordsAfter: Store["recordsAfter"] = (device, after, limit) => this.#reading.recordsAfter(device, after, limit);

@@ -13,7 +13,7 @@ import { createLog } from "../../platform/log.ts";
 import { toBeSigned } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { decodeReceipt, type Receipt } from "../../protocol/receipt.ts";
-import { contractStore, type ContractStore } from "./contract-store.ts";
+import { type ContractStore, contractStore } from "./contract-store.ts";
 import { DeviceFixture, openReceipt, type SealedRecord } from "./device-fixture.ts";
 
 /** A folder that goes when the test ends. */

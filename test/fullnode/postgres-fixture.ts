@@ -52,7 +52,24 @@ export function postgresUrl({ folder, port }: PostgresPlace, database: string): 
 export function queryNow(place: PostgresPlace, database: string, sql: string): Record<string, unknown>[] {
   const { status, stdout, stderr } = spawnSync(
     path.join(programs ?? "", "psql"),
-    ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", place.folder, "-p", `${place.port}`, "-U", role, "-d", database, "-f", "-"],
+    [
+      "-X",
+      "-q",
+      "-A",
+      "-t",
+      "-v",
+      "ON_ERROR_STOP=1",
+      "-h",
+      place.folder,
+      "-p",
+      `${place.port}`,
+      "-U",
+      role,
+      "-d",
+      database,
+      "-f",
+      "-",
+    ],
     { encoding: "utf8", input: sql, maxBuffer: 256 * 1024 * 1024 },
   );
   if (status !== 0) throw new Error(`psql: ${stderr}`);
@@ -110,7 +127,13 @@ export class PostgresServer implements PostgresPlace {
 
   /** Starts it on the data that is there. */
   async resume(...settings: string[]): Promise<void> {
-    const options = ["listen_addresses=127.0.0.1", `port=${this.port}`, `unix_socket_directories=${this.folder}`, "max_connections=500", ...settings];
+    const options = [
+      "listen_addresses=127.0.0.1",
+      `port=${this.port}`,
+      `unix_socket_directories=${this.folder}`,
+      "max_connections=500",
+      ...settings,
+    ];
     const server = spawn(
       path.join(programs ?? "", "postgres"),
       ["-D", path.join(this.folder, "data"), ...options.flatMap((option) => ["-c", option])],

@@ -10,5 +10,6 @@ if (postgresMissing) {
   const server = await PostgresServer.start();
   after(() => server.stop());
   usePostgres(server);
-  for (const name of ["record-path", "kept", "dropped", "rotation", "registry", "two-writers"]) await import(`./${name}.test.ts`);
+  for (const name of ["record-path", "kept", "dropped", "rotation", "registry", "two-writers"])
+    await import(`./${name}.test.ts`);
 }
