@@ -1,6 +1,7 @@
 /** What an agent is told: hub.yaml, read and checked by the command line (cli/hub-configuration.ts). Paths are absolute. */
 import type { TcpLineSettings } from "../drivers/modbus/tcp-line.ts";
 import type { SerialSettings } from "../drivers/serial/serial-settings.ts";
+import type { HomeBroker } from "../platform/home-link.ts";
 
 export interface LineConfiguration {
   readonly name: string;
@@ -36,6 +37,13 @@ export interface MqttConfiguration {
   readonly caFile?: string;
 }
 
+/** Plain values for the home, over a broker of its own. */
+export interface HomeConfiguration {
+  readonly broker: HomeBroker;
+  /** Seconds between two values of one quantity, at least. */
+  readonly everyS: number;
+}
+
 export interface HubConfiguration {
   /** Where the wallet answers. */
   readonly walletSocket: string;
@@ -49,6 +57,9 @@ export interface HubConfiguration {
   /** Seconds that one record covers at most; 0: each reading by itself. */
   readonly sealEveryS: number;
   readonly mqtt?: MqttConfiguration;
+  readonly home?: HomeConfiguration;
+  /** Where metrics are served. */
+  readonly metrics?: { readonly host: string; readonly port: number };
   /** Memory for records that were sent and wait for a receipt, in bytes. */
   readonly windowBytes?: number;
 }

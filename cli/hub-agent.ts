@@ -1,8 +1,7 @@
 /** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
 import { Agent, PolicyMismatch } from "../agent/agent.ts";
-import { AgentWatch, agentLookEveryMs } from "../agent/alarms.ts";
 import type { AgentEvent } from "../agent/event.ts";
-import { logAlarms } from "../platform/alarm-log.ts";
+import { AgentObservation } from "../agent/observation.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog, type Log } from "../platform/log.ts";
 import { serveStatus } from "../platform/status-socket.ts";
@@ -33,9 +32,11 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
     });
     const log = createLog("agent");
     const reportLog = logEvents(log, systemClock.monotonicMs);
+    const observation = new AgentObservation({ configuration, clock: systemClock, log });
     const emit = (event: AgentEvent): void => {
       if (values.json) process.stdout.write(`${JSON.stringify(event)}\n`);
       reportLog(event);
+      observation.take(event);
     };
     const polling = !values["no-polling"];
     const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling });
@@ -48,16 +49,15 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       );
     });
     process.stdout.on("error", () => process.exit(exit.failed)); // whoever listened has gone
-    const watch = new AgentWatch(systemClock);
-    const watching = setInterval(
-      () => logAlarms(log, watch.look(agent.status(), agent.hello)),
-      agentLookEveryMs,
-    ).unref();
-    const fullStatus = () => ({ ...agent.status(), alarms: watch.raised });
-    const status = await serveStatus(configuration.agentSocket, fullStatus).catch((error: Error) => {
-      throw noStatusSocket(configuration.agentSocket, error);
-    });
+    const status = await serveStatus(configuration.agentSocket, () => observation.status(agent.status())).catch(
+      (error: Error) => {
+        throw noStatusSocket(configuration.agentSocket, error);
+      },
+    );
     try {
+      await observation.start(agent).catch((error: Error) => {
+        throw noMetrics(values.config, error);
+      });
       log.info("started", { config: values.config, meters: configuration.meters.length });
       const started = agent.start().then(() => {
         if (!polling) emit({ event: "stopped-polling" });
@@ -67,8 +67,8 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
     } catch (error) {
       throw error instanceof PolicyMismatch ? notApplied(values.config, error) : error;
     } finally {
-      clearInterval(watching);
       await agent.stop();
+      await observation.stop();
       status.close();
       process.stdin.destroy();
     }
@@ -82,6 +82,15 @@ function noStatusSocket(path: string, error: Error): CommandError {
     got: error.message,
     where: path,
     todo: "stop the other agent, or name another 'agent: socket:' in hub.yaml",
+  });
+}
+
+function noMetrics(config: string, error: Error): CommandError {
+  return new CommandError(exit.unavailable, {
+    expected: "an address that the metrics can be served at",
+    got: error.message,
+    where: config,
+    todo: "name another port in 'metrics: listen:' of hub.yaml, or take it out",
   });
 }
 

@@ -12,6 +12,7 @@ import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity
 import type { WalletPolicy } from "../wallet/policy.ts";
 import { CommandError } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
+import { type ObservationFile, observationOf } from "./hub-observation.ts";
 import { profileLibrary } from "./profile-files.ts";
 import { compileSchema, parseYaml, readYamlText, type YamlSource } from "./yaml-source.ts";
 
@@ -24,7 +25,7 @@ const socketPathBytesMax = 107;
 const ipv6Brackets = /^\[|\]$/g;
 
 /** The file's form, as the schema has it. */
-interface HubFile {
+interface HubFile extends ObservationFile {
   wallet: {
     folder: string;
     socket?: string;
@@ -113,6 +114,7 @@ export function hubOf(path: string, text: string): Hub {
       meters,
       sealEveryS,
       ...(data.uplink && { mqtt: mqttOf(data.uplink.mqtt, folder, source) }),
+      ...observationOf(data, folder, source),
     },
     policy: {
       meters: meters.map(({ index, name, profile, intervalS, powerMaxW }, place) => ({

@@ -2,10 +2,11 @@
 import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
 import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
-import { metricsDevicesMax, type ObservationOptions } from "../fullnode/observation.ts";
+import { homeDevicesMax, metricsDevicesMax, type ObservationOptions } from "../fullnode/observation.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-event.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
+import { parseTopic, topicOf } from "../protocol/mqtt-topic.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
 import { localTime } from "./table.ts";
@@ -19,6 +20,7 @@ export const nodeRun: Command = {
   summary: "run the full node in the foreground",
   usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F]]
                     [--metrics HOST:PORT [--metrics-per-device N]] [--silent-after SECONDS]
+                    [--home-broker mqtt://HOST:PORT --home-device DEVICE … [--home-username U --home-password-file F]]
                     [--json] [--exit-with-parent]
 
 With --listen (default ${defaultListen}) the node runs a broker of its own; port 0 takes any free one.
@@ -27,6 +29,8 @@ With --broker it uses another one (mosquitto …): the node must be able to read
 --metrics           serves Prometheus' metrics at http://HOST:PORT/metrics, and /healthz; without HOST on 127.0.0.1. Nobody is asked
                     for a password there. --metrics-per-device N: time series for the first N devices too (at most ${metricsDevicesMax}).
 --silent-after      seconds after which a device that sends nothing is an alarm; unless given, learned from each device.
+--home-broker       publishes plain values of the devices named by --home-device (again for each; no others) on that broker, with Home
+                    Assistant's discovery; over a connection of its own that accepts nothing. Without TLS: for the loopback or the LAN.
 --json              one JSON object a line on stdout: started, connected, disconnected, stored, refused, stopped.
                     "stored" comes once for each record, after it is on disk; "refused" says how many of a reason in "count".
 --exit-with-parent  end when standard input is closed.
@@ -46,6 +50,10 @@ The log goes to stderr, one JSON object a line.`,
         metrics: { type: "string" },
         "metrics-per-device": { type: "string" },
         "silent-after": { type: "string" },
+        "home-broker": { type: "string" },
+        "home-device": { type: "string", multiple: true },
+        "home-username": { type: "string" },
+        "home-password-file": { type: "string" },
         json: { type: "boolean" },
         "exit-with-parent": { type: "boolean" },
       },
@@ -66,6 +74,7 @@ The log goes to stderr, one JSON object a line.`,
     const silentAfterS = wholeNumber("silent-after", values["silent-after"], silentAfterMaxS);
     const observation: ObservationOptions = {
       ...(values.metrics !== undefined && { metrics: { ...parseListen(values.metrics, "metrics"), devices } }),
+      ...homeOf(values),
       ...(silentAfterS !== undefined && { silentAfterMs: silentAfterS * 1_000 }),
     };
     return await serve({ data, broker, ...observation }, values.json ?? false, values["exit-with-parent"] ?? false);
@@ -199,6 +208,43 @@ function parseListen(text: string, option: string): { host: string; port: number
   return { host: host.replace(/^\[|\]$/g, "") || "127.0.0.1", port };
 }
 
+/** What a home is shown; nothing unless it is asked for. */
+function homeOf(values: {
+  "home-broker"?: string | undefined;
+  "home-device"?: string[] | undefined;
+  "home-username"?: string | undefined;
+  "home-password-file"?: string | undefined;
+}): Pick<ObservationOptions, "home"> {
+  const { "home-broker": broker, "home-device": named = [], "home-username": username } = values;
+  const passwordFile = values["home-password-file"];
+  if (broker === undefined) {
+    if (named.length === 0 && (username ?? passwordFile) === undefined) return {};
+    throw usageError("ecp-node run", "--home-device, --home-username or --home-password-file without --home-broker");
+  }
+  if (named.length === 0 || named.length > homeDevicesMax)
+    throw usageError(
+      "ecp-node run",
+      `--home-broker with ${named.length} --home-device, expected 1 to ${homeDevicesMax}`,
+    );
+  const devices = named.map((did) => {
+    const topic = parseTopic(topicOf(did.replace(/^did:key:/, ""), "record"));
+    if (topic === undefined) throw usageError("ecp-node run", `--home-device ${did}, which is not did:key:z6Mk…`);
+    return topic.device;
+  });
+  const { host, port } = parseBroker(broker, undefined, undefined, "home-broker");
+  const password = passwordFile === undefined ? undefined : readPassword(passwordFile);
+  return {
+    home: {
+      devices,
+      broker: {
+        ...{ protocol: "mqtt", host, port },
+        ...(username !== undefined && { username }),
+        ...(password !== undefined && { password: () => password }),
+      },
+    },
+  };
+}
+
 function wholeNumber(option: string, text: string | undefined, max: number): number | undefined {
   if (text === undefined) return undefined;
   const number = /^[0-9]{1,9}$/.test(text) ? Number(text) : 0;
@@ -207,10 +253,15 @@ function wholeNumber(option: string, text: string | undefined, max: number): num
   return number;
 }
 
-function parseBroker(text: string, username: string | undefined, passwordFile: string | undefined): BrokerAddress {
+function parseBroker(
+  text: string,
+  username: string | undefined,
+  passwordFile: string | undefined,
+  option = "broker",
+): BrokerAddress {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url?.protocol !== "mqtt:" || url.hostname === "" || !/^\/?$/.test(url.pathname))
-    throw usageError("ecp-node run", `--broker ${text}, which is not mqtt://HOST:PORT`);
+    throw usageError("ecp-node run", `--${option} ${text}, which is not mqtt://HOST:PORT`);
   if (url.username !== "" || url.password !== "")
     throw usageError(
       "ecp-node run",

@@ -77,7 +77,9 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
       },
       fail: options.fail,
     });
-    const observation = await startObservation({ ...options, store, path, clock: systemClock });
+    const observation = await startObservation({
+      ...{ ...options, store, path, clock: systemClock, node: keys.did.slice(-12) },
+    });
     undo.push(() => observation.stop());
     const intake = new MqttIntake({
       broker: address,

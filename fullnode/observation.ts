@@ -7,11 +7,14 @@ import { type MetricsServer, serveMetrics } from "../platform/metrics-server.ts"
 import { serveStatus } from "../platform/status-socket.ts";
 import { lookEveryMs, type NodeAlarm, NodeWatch } from "./alarms.ts";
 import { queuedRecordsMax } from "./device-queues.ts";
+import type { NodeHome, NodeHomeOptions } from "./home-values.ts";
 import { addressError } from "./node-error.ts";
 import type { StoredEvent } from "./record-event.ts";
 import type { RecordPath } from "./record-path.ts";
 import type { Store } from "./store.ts";
 
+/** Devices whose values a home may be shown. */
+export const homeDevicesMax = 100;
 /** A device more costs two time series. */
 export const metricsDevicesMax = 10_000;
 const socketName = "node.sock";
@@ -22,10 +25,14 @@ export interface ObservationOptions {
   readonly metrics?: { readonly host: string; readonly port: number; readonly devices: number };
   /** Allowed silence for every device, instead of what is learned. */
   readonly silentAfterMs?: number;
+  /** Plain values of chosen devices for a home. */
+  readonly home?: NodeHomeOptions;
 }
 
 export interface ObservationParts extends ObservationOptions {
   readonly data: string;
+  /** Tells this node from others, in at most 12 letters and digits. */
+  readonly node: string;
   readonly store: Store;
   readonly path: Pick<RecordPath, "counts">;
   readonly clock: Clock;
@@ -82,6 +89,7 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
     });
     return undefined;
   });
+  const home = parts.home && (await startHome(parts, parts.home));
   const timer = setInterval(() => void watch.look(), lookEveryMs).unref();
   await watch.look();
   return {
@@ -91,10 +99,14 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
       watch.connected(isConnected);
       void watch.look();
     },
-    stored: ({ device, clock: letter }) => watch.stored(device, letter),
+    stored: (event) => {
+      watch.stored(event.device, event.clock);
+      home?.stored(event);
+    },
     stop: async () => {
       clearInterval(timer);
       socket?.close();
+      await home?.stop();
       await server?.close();
       await watch.settled();
     },
@@ -120,4 +132,9 @@ async function serve(
   } catch (error) {
     throw addressError(error, host, port, "metrics");
   }
+}
+
+async function startHome({ store, log, node }: ObservationParts, home: NodeHomeOptions): Promise<NodeHome> {
+  const { NodeHome } = await import("./home-values.ts");
+  return new NodeHome({ ...home, store, log, nodeName: node });
 }

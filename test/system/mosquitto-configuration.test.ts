@@ -332,6 +332,9 @@ test("a full node and a hub's uplink work on it as they are", { skip }, async (t
   scene.atEnd(() => uplink.stop());
   uplink.start();
   await connected;
-  assert.equal(uplink.publish(device.reading().bytes, "live", () => {}), true);
+  assert.equal(
+    uplink.publish(device.reading().bytes, "live", () => {}),
+    true,
+  );
   assert.equal(decodeReceipt(await receipt).content.through, 1);
 });
