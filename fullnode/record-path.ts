@@ -338,4 +338,5 @@ const costly: ReadonlySet<VerdictReason> = new Set<VerdictReason>([
   "signature-invalid",
   "wrong-device",
   "bad-rotation",
+  "cannot-decrypt",
 ]);

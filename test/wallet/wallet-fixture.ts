@@ -38,10 +38,12 @@ export const epoch = 0x1234_5678;
 
 export class NodeFixture {
   readonly publicKey: Uint8Array;
+  readonly seed: Uint8Array;
   readonly #key: KeyObject;
 
   constructor(name = "node") {
     const seed = createHash("sha256").update(name).digest();
+    this.seed = Uint8Array.from(seed);
     const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), seed]);
     this.#key = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
     const spki = createPublicKey(this.#key).export({ format: "der", type: "spki" });
