@@ -31,6 +31,8 @@ user who calls this, so they are not isolated from each other: the systemd units
     const log = createLog("run");
     if (readPolicy(hub).nodes.length === 0)
       log.warn("no full node is pinned: records are kept, and none is ever released; see 'ecp enrol' and 'ecp pin'");
+    if (hub.policy.encryptTo !== "nobody" && readPolicy(hub).encryptTo === "nobody")
+      log.warn("records travel readable: the wallet's policy is older than this configuration; run 'ecp config apply'");
     log.warn("wallet and agent run as one user: not isolated from each other; the systemd units isolate them");
     return await new Promise<number>((resolve, reject) => {
       const parts: Part[] = [];
