@@ -8,36 +8,49 @@ const sevenBits = 0x80;
 /** Below this, 32-bit arithmetic is exact. */
 const int31 = 2 ** 31;
 
+/** Of what is written one after the other; larger than any row or summary. */
+const chunkBytes = 65_536;
+/** A code and a value, or one of the other numbers, take at most this. */
+const numberBytesMax = 8;
+
 class IntegerWriter {
-  #bytes = new Uint8Array(4_096);
-  #length = 0;
+  #chunk = new Uint8Array(chunkBytes);
+  #start = 0;
+  #end = 0;
 
   natural(value: number): void {
-    if (this.#length + 8 > this.#bytes.length) {
-      const larger = new Uint8Array(this.#bytes.length * 2);
-      larger.set(this.#bytes);
-      this.#bytes = larger;
-    }
+    if (this.#end + numberBytesMax > this.#chunk.length) this.#moveToNewChunk();
+    const bytes = this.#chunk;
+    let at = this.#end;
     let rest = value;
     while (rest >= int31) {
-      this.#bytes[this.#length++] = (rest % sevenBits) | sevenBits;
+      bytes[at++] = (rest % sevenBits) | sevenBits;
       rest = Math.floor(rest / sevenBits);
     }
     while (rest >= sevenBits) {
-      this.#bytes[this.#length++] = (rest & 0x7f) | sevenBits;
+      bytes[at++] = (rest & 0x7f) | sevenBits;
       rest >>>= 7;
     }
-    this.#bytes[this.#length++] = rest;
+    bytes[at++] = rest;
+    this.#end = at;
+  }
+
+  #moveToNewChunk(): void {
+    const begun = this.#chunk.subarray(this.#start, this.#end);
+    this.#chunk = new Uint8Array(Math.max(chunkBytes, begun.length * 2));
+    this.#chunk.set(begun);
+    this.#start = 0;
+    this.#end = begun.length;
   }
 
   integer(value: number): void {
     this.natural(value >= 0 ? value * 2 : -value * 2 - 1);
   }
 
-  /** The bytes so far; the next ones begin anew. */
+  /** The bytes so far; the next ones begin anew. They share memory with others: a copy is for whoever keeps them. */
   take(): Uint8Array {
-    const taken = this.#bytes.slice(0, this.#length);
-    this.#length = 0;
+    const taken = this.#chunk.subarray(this.#start, this.#end);
+    this.#start = this.#end;
     return taken;
   }
 }
@@ -104,7 +117,7 @@ export function packSummary({ rows, codes }: SlotSummary, endS: number): Uint8Ar
     writer.natural(max - min);
     writer.integer(sum);
   }
-  return writer.take();
+  return writer.take().slice(); // kept with the slot
 }
 
 export function unpackSummary(bytes: Uint8Array, endS: number): { rows: number; codes: CodeSummary[] } {
