@@ -1,4 +1,5 @@
 /** The agent: its meters' loops, the sealing of their rows, the forwarding of records, one status of it all. */
+import { uptime } from "node:os";
 import type { ModbusLine } from "../drivers/modbus/line.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import type { Alarm } from "../platform/alarm-board.ts";
@@ -7,6 +8,7 @@ import type { Clock } from "../platform/clock.ts";
 import { multibaseOf } from "../protocol/public-key.ts";
 import { decodeReceipt } from "../protocol/receipt.ts";
 import { type WalletHello, WalletRefusal } from "../protocol/wallet-message.ts";
+import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
@@ -24,9 +26,12 @@ import {
   sealDue,
   sealRows,
 } from "./reading-path.ts";
+import { uplinkFor } from "./uplink.ts";
 import { WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 const tickMs = 1_000;
+/** So long after a boot it may be one of many of the same minute: a power cut has ended. */
+const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
 const helloEveryMs = 30_000;
 /** Receipts that wait for the wallet; of more the oldest goes: a later one says the same and more. */
@@ -60,6 +65,7 @@ export interface AgentStatus {
   readonly sealed: number;
   readonly acknowledged: number;
   readonly waiting: number;
+  readonly backlog: BacklogStatus;
   readonly meters: readonly {
     readonly name: string;
     readonly index: number;
@@ -90,6 +96,8 @@ export class Agent {
   readonly #news = new Rest();
   readonly #pollLoops: Promise<void>[] = [];
   readonly #loops: Promise<void>[] = [];
+  readonly #pace = new BacklogPace();
+  readonly #rowsOfRecord: RowsOfRecord;
   #uplink: MqttUplink | undefined;
   #uplinkDetail = "";
   #walletConnected = false;
@@ -104,6 +112,10 @@ export class Agent {
     const { configuration, clock, emit } = options;
     this.#options = options;
     this.#forwarders = new EpochForwarders(configuration.windowBytes);
+    this.#rowsOfRecord = new RowsOfRecord(
+      configuration.sealEveryS,
+      configuration.meters.map(({ intervalS }) => intervalS),
+    );
     this.#wallet = new WalletClient(configuration.walletSocket, (connected, detail) => {
       this.#walletConnected = connected;
       this.#walletMet = false;
@@ -124,7 +136,8 @@ export class Agent {
       sealEveryS: configuration.sealEveryS,
       clock,
       emit,
-      onSealed: (sequence) => {
+      onSealed: (sequence, rows) => {
+        this.#rowsOfRecord.note(rows);
         this.#forwarders.running.sealed(sequence, clock.monotonicMs());
         this.#news.wake();
       },
@@ -184,11 +197,12 @@ export class Agent {
   }
 
   #startUplink(device: string): MqttUplink | undefined {
-    const { mqtt } = this.#options.configuration;
+    const { mqtt, mqttFallbacks = [] } = this.#options.configuration;
     if (!mqtt) return undefined;
     const uplink = new MqttUplink({
-      configuration: mqtt,
+      brokers: [mqtt, ...mqttFallbacks],
       device,
+      hasJustBooted: uptime() < bootedLatelyS,
       onReceipt: (receipt) => {
         this.#receipts.push(receipt);
         if (this.#receipts.length > receiptsWaitingMax) this.#receipts.shift();
@@ -239,9 +253,12 @@ export class Agent {
     if (this.#hello?.recordForm === "withheld") return; // nobody is pinned to encrypt them to: `ecp status` says so
     const { clock, emit } = this.#options;
     this.#forwarders.expire(clock.monotonicMs());
+    this.#pace.note(clock.monotonicMs(), this.#forwarders.unstored);
     for (;;) {
-      const next = this.#forwarders.next((lane) => this.#uplink?.takes(lane) === true);
-      if (!next) return;
+      const uplinks = this.#uplink ? [this.#uplink] : [];
+      const next = this.#forwarders.next((lane) => uplinkFor(uplinks, lane) !== undefined);
+      const uplink = next && uplinkFor(uplinks, next.lane);
+      if (!next || !uplink) return;
       const { epoch, forwarder, lane, range } = next;
       const { records } = await this.#wallet.read(range.from, range.to, epoch);
       const sent: [sequence: number, bytes: number][] = [];
@@ -250,7 +267,7 @@ export class Agent {
           forwarder.left(sequence, clock.monotonicMs());
           this.#news.wake();
         };
-        if (!this.#uplink?.publish(record, lane, onLeft)) break;
+        if (!uplink.publish(record, lane, onLeft)) break;
         sent.push([sequence, record.length]);
         emit({ event: "published", sequence });
       }
@@ -326,6 +343,23 @@ export class Agent {
     return this.#hello;
   }
 
+  #backlog(): BacklogStatus {
+    const { unstored, waiting, recordBytes, oldestSealedMs } = this.#forwarders;
+    const { clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    const remainingS = this.#pace.remainingS(nowMs, unstored);
+    return {
+      records: unstored,
+      stored: waiting - unstored,
+      rows: Math.round(unstored * this.#rowsOfRecord.mean),
+      bytes: Math.round(unstored * recordBytes),
+      ...(oldestSealedMs !== undefined && {
+        sinceS: Math.round((clock.wallMs() - (nowMs - oldestSealedMs)) / 1_000),
+      }),
+      ...(remainingS !== undefined && { remainingS }),
+    };
+  }
+
   status(): AgentStatus {
     const uplink = this.#uplink;
     return {
@@ -335,6 +369,7 @@ export class Agent {
       sealed: this.#forwarders.running.highest,
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
+      backlog: this.#backlog(),
       meters: this.#meters.map(
         ({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, late, longestOffsetMs, lost }) => ({
           name: configuration.name,

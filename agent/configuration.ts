@@ -29,12 +29,24 @@ export interface MeterConfiguration {
 }
 
 export interface MqttConfiguration {
-  readonly protocol: "mqtt" | "mqtts";
+  readonly protocol: "mqtt" | "mqtts" | "ws" | "wss";
   readonly host: string;
   readonly port: number;
+  /** Of a WebSocket; /mqtt where absent. */
+  readonly path?: string;
   readonly username?: string;
   readonly passwordFile?: string;
+  /** Authority of the broker's certificate, PEM; those that Node and this machine trust where absent. */
   readonly caFile?: string;
+  /** This hub's own certificate and key, PEM. */
+  readonly certFile?: string;
+  readonly keyFile?: string;
+  /** The name in the broker's certificate, where it is not the host's. */
+  readonly serverName?: string;
+  /** "newest": only records just sealed, never what waits from before. */
+  readonly carries?: "all" | "newest";
+  /** The first delay before a broker that was lost is tried again is chance up to this. */
+  readonly reconnectFirstMs?: number;
 }
 
 /** Plain values for the home, over a broker of its own. */
@@ -60,6 +72,8 @@ export interface HubConfiguration {
   readonly home?: HomeConfiguration;
   /** Where metrics are served. */
   readonly metrics?: { readonly host: string; readonly port: number };
+  /** Brokers to use where that one cannot be reached, in this order. */
+  readonly mqttFallbacks?: readonly MqttConfiguration[];
   /** Memory for records that were sent and wait for a receipt, in bytes. */
   readonly windowBytes?: number;
 }

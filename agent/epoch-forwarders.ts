@@ -61,6 +61,10 @@ export class EpochForwarders {
   get unstored(): number {
     return this.#epochs.reduce((sum, { forwarder }) => sum + forwarder.unstored, 0);
   }
+  /** When the oldest that no receipt names was sealed, on the caller's clock; undefined where another process sealed it. */
+  get oldestSealedMs(): number | undefined {
+    return this.#epochs.find(({ forwarder }) => forwarder.unstored > 0)?.forwarder.oldestSealedMs;
+  }
   /** Running mean of a record's size in bytes. */
   get recordBytes(): number {
     return this.#window.recordBytes;

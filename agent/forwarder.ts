@@ -53,7 +53,6 @@ export class Forwarder {
   #patienceMs: number;
   /** When a receipt last named something new, or something was sent after a quiet time. */
   #progressMs: number | undefined;
-  #stored = 0;
 
   constructor(window: SendWindow = new SendWindow(windowBytesDefault), random: () => number = Math.random) {
     this.#window = window;
@@ -77,10 +76,6 @@ export class Forwarder {
   }
   get inFlight(): number {
     return this.#onTheirWay.size;
-  }
-  /** Records that receipts have named since the start. */
-  get stored(): number {
-    return this.#stored;
   }
   /** When the oldest that waits was sealed, on the caller's clock; undefined where another process sealed it. */
   get oldestSealedMs(): number | undefined {
@@ -191,7 +186,6 @@ export class Forwarder {
     for (const [first, last] of stored)
       if (last > this.#through) this.#settle(Math.max(first, this.#through + 1), Math.min(last, this.#highest));
     if (this.unstored < unstored) {
-      this.#stored += unstored - this.unstored;
       this.#silences = 0;
       this.#patienceMs = this.#patience();
       this.#progressMs = this.#isQuiet ? undefined : nowMs;

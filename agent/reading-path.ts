@@ -86,7 +86,7 @@ export interface ReadingPathOptions {
   readonly clock: Clock;
   readonly emit: (event: AgentEvent) => void;
   /** Sealed sequences, as soon as the wallet has answered. */
-  readonly onSealed: (sequence: number) => void;
+  readonly onSealed: (sequence: number, rows: number) => void;
 }
 
 /** The line of a configuration; opened at the first read, and again by itself after each loss. */
@@ -370,8 +370,9 @@ async function seal(meter: PolledMeter, samples: readonly Sample[], options: Rea
   const inEarlierEpoch = new Set(earlier.map(([row]) => row));
   for (const sequence of new Set(sequences.filter((_, row) => !inEarlierEpoch.has(row)))) {
     if (sequence === 0) continue; // journaled, and signed when its batch closes
-    emit({ event: "sealed", sequence, meter: index, rows: sequences.filter((other) => other === sequence).length });
-    onSealed(sequence);
+    const rowsOfRecord = sequences.filter((other) => other === sequence).length;
+    emit({ event: "sealed", sequence, meter: index, rows: rowsOfRecord });
+    onSealed(sequence, rowsOfRecord);
   }
 }
 

@@ -5,7 +5,6 @@ import type { Lane } from "./send-window.ts";
 export interface UplinkPolicy {
   /** False: only the newest records, never what waits from before. */
   readonly backlog: boolean;
-  readonly recordBytesMax: number;
 }
 
 export interface Uplink {
@@ -24,7 +23,7 @@ export interface Uplink {
   stop(): Promise<void>;
 }
 
-/** The first in the order of priority that takes records of that lane now, and can carry one of that size. */
-export function uplinkFor<T extends Uplink>(uplinks: readonly T[], lane: Lane, recordBytes = 0): T | undefined {
-  return uplinks.find((uplink) => uplink.policy.recordBytesMax >= recordBytes && uplink.takes(lane));
+/** The first in the order of priority that may carry records of that lane and takes them now. */
+export function uplinkFor(uplinks: readonly Uplink[], lane: Lane): Uplink | undefined {
+  return uplinks.find((uplink) => (lane === "live" || uplink.policy.backlog) && uplink.takes(lane));
 }

@@ -1,11 +1,6 @@
 /** hub.yaml: read, checked against its schema and for sense; every error names file, line and column. */
 import { dirname, join, resolve } from "node:path";
-import type {
-  HubConfiguration,
-  LineConfiguration,
-  MeterConfiguration,
-  MqttConfiguration,
-} from "../agent/configuration.ts";
+import type { HubConfiguration, LineConfiguration, MeterConfiguration } from "../agent/configuration.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { publicKeyOfDid } from "../protocol/public-key.ts";
 import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity.ts";
@@ -14,6 +9,7 @@ import { CommandError } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
 import { type ObservationFile, observationOf } from "./hub-observation.ts";
 import { profileLibrary } from "./profile-files.ts";
+import { type UplinkFile, uplinkOf } from "./uplink-configuration.ts";
 import { compileSchema, parseYaml, readYamlText, type YamlSource } from "./yaml-source.ts";
 
 const checkAgain = "mend that line, then: ecp config check";
@@ -22,7 +18,6 @@ const daySeconds = 86_400;
 const resolutionWhDefault = 1_000;
 /** Longest path that fits into a sockaddr_un (unix(7)). */
 const socketPathBytesMax = 107;
-const ipv6Brackets = /^\[|\]$/g;
 
 /** The file's form, as the schema has it. */
 interface HubFile extends ObservationFile {
@@ -53,11 +48,7 @@ interface HubFile extends ObservationFile {
     resolution_wh?: number;
   }[];
   profiles?: string[];
-  uplink?: {
-    mqtt: { url: string; username?: string; password_file?: string; ca_file?: string; own_broker?: boolean };
-    encrypt?: boolean;
-    encrypt_to?: string;
-  };
+  uplink?: UplinkFile;
 }
 
 /** hub.yaml with what it says to agent and wallet. */
@@ -113,7 +104,7 @@ export function hubOf(path: string, text: string): Hub {
       lines: data.lines.map((line, index) => lineOf(line, index, source)),
       meters,
       sealEveryS,
-      ...(data.uplink && { mqtt: mqttOf(data.uplink.mqtt, folder, source) }),
+      ...(data.uplink && uplinkOf(data.uplink, folder, source)),
       ...observationOf(data, folder, source),
     },
     policy: {
@@ -197,7 +188,9 @@ function meterOf(
 
 /** A broker that is not the node's own is to read nothing, unless the operator says otherwise. */
 function encryptToOf(uplink: HubFile["uplink"], source: YamlSource): WalletPolicy["encryptTo"] {
-  const { encrypt = uplink?.mqtt.own_broker !== true, encrypt_to: node } = uplink ?? {};
+  const brokers = uplink ? [uplink.mqtt, ...(uplink.mqtt.fallbacks ?? [])] : [];
+  const { encrypt = brokers.length === 0 || brokers.some(({ own_broker: isOwn }) => !isOwn), encrypt_to: node } =
+    uplink ?? {};
   if (node === undefined) return encrypt ? "first" : "nobody";
   if (!encrypt)
     throw source.error(["uplink", "encrypt_to"], "no encrypt_to where records are not encrypted", node, true);
@@ -206,26 +199,6 @@ function encryptToOf(uplink: HubFile["uplink"], source: YamlSource): WalletPolic
   } catch {
     throw source.error(["uplink", "encrypt_to"], "a full node's name as `ecp pin` shows it, did:key:z6Mk…", node);
   }
-}
-
-function mqttOf(mqtt: NonNullable<HubFile["uplink"]>["mqtt"], folder: string, source: YamlSource): MqttConfiguration {
-  const url = URL.canParse(mqtt.url) ? new URL(mqtt.url) : undefined;
-  if (!url || url.hostname === "" || url.port === "0" || url.search !== "" || url.hash !== "")
-    throw source.error(["uplink", "mqtt", "url"], "mqtt://host:port or mqtts://host:port", mqtt.url);
-  const protocol = url.protocol === "mqtts:" ? "mqtts" : "mqtt";
-  if (mqtt.ca_file && protocol === "mqtt")
-    throw source.error(["uplink", "mqtt", "ca_file"], "an mqtts:// address beside a ca_file", mqtt.url, true);
-  // MQTT 3.1.1 §3.1.2.9: without a user name there must be no password.
-  if (mqtt.password_file && !mqtt.username)
-    throw source.error(["uplink", "mqtt", "password_file"], "a username beside the password_file", "none", true);
-  return {
-    protocol,
-    host: url.hostname.replace(ipv6Brackets, ""),
-    port: url.port === "" ? (protocol === "mqtts" ? 8883 : 1883) : Number(url.port),
-    ...(mqtt.username && { username: mqtt.username }),
-    ...(mqtt.password_file && { passwordFile: resolve(folder, mqtt.password_file) }),
-    ...(mqtt.ca_file && { caFile: resolve(folder, mqtt.ca_file) }),
-  };
 }
 
 function checkUnique(

@@ -190,6 +190,32 @@ function lastTime({ lastTimeS, lastIsRelative }: AgentStatus["meters"][number]):
   return lastIsRelative ? `${lastTimeS} s after the boot` : localTime(lastTimeS * 1_000);
 }
 
+/** What waits, since when, and how long it will take. */
+function waitingText({ backlog, uplink }: AgentStatus): string {
+  const { records, stored, rows, bytes, sinceS, remainingS } = backlog;
+  const held = stored > 0 ? `${stored} more are at the full node, and kept until it has those before them` : "";
+  if (records === 0) return `nothing${held && `; ${held}`}`;
+  const pace =
+    remainingS !== undefined
+      ? `about ${durationText(remainingS)} at this pace`
+      : uplink?.connected
+        ? "it does not shrink, or not for long enough to say how long it will take"
+        : "until the uplink is connected";
+  return [
+    `${records} records (about ${rows} readings, ${Math.ceil(bytes / 1_024)} KiB)`,
+    `the oldest since ${sinceS === undefined ? "before this agent started" : localTime(sinceS * 1_000)}`,
+    pace,
+    held,
+  ]
+    .filter(Boolean)
+    .join("; ");
+}
+
+function durationText(seconds: number): string {
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7_200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
+}
+
 function agentText(agent: AgentStatus | undefined, path: string): string {
   if (!agent) return `Agent    does not answer at ${path}; start it: ecp run, or systemctl start ecp-agent\n`;
   const { uplink } = agent;
@@ -216,5 +242,5 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     { title: "lost", align: "right" },
     { title: "line" },
   ] as const;
-  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${agent.waiting} records\n\n${formatTable(columns, rows, terminalColumns())}`;
+  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${waitingText(agent)}\n\n${formatTable(columns, rows, terminalColumns())}`;
 }

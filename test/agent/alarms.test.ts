@@ -28,6 +28,7 @@ class Hub {
         sealed: 0,
         acknowledged: 0,
         waiting: 0,
+        backlog: { records: 0, stored: 0, rows: 0, bytes: 0 },
         meters: [],
       },
     } as AgentStatus;

@@ -7,7 +7,8 @@ import { type TestContext, test } from "node:test";
 import type { AuthenticateError } from "aedes";
 import mqtt from "mqtt";
 import type { MqttConfiguration } from "../../agent/configuration.ts";
-import { MqttUplink, packetBytesMax } from "../../agent/mqtt-uplink.ts";
+import { packetBytesMax } from "../../agent/mqtt-connection.ts";
+import { MqttUplink } from "../../agent/mqtt-uplink.ts";
 import { unacknowledgedMax } from "../../agent/publish-queue.ts";
 import { BackOff } from "../../platform/back-off.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
@@ -28,7 +29,7 @@ class UplinkFixture {
   constructor(t: TestContext, port: number, more: Partial<MqttConfiguration> = {}, firstMs = 10) {
     this.backOff = new BackOff({ firstMs, longestMs: firstMs });
     this.uplink = new MqttUplink({
-      configuration: { protocol: "mqtt", host: "127.0.0.1", port, ...more },
+      brokers: [{ protocol: "mqtt", host: "127.0.0.1", port, ...more }],
       device,
       backOff: this.backOff,
       onReceipt: (receipt) => {

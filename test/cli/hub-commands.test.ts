@@ -102,6 +102,7 @@ const agentStatus: AgentStatus = {
   wallet: "connected",
   uplink: { address: "mqtt://node:1883", connected: true, detail: "" },
   ...{ sealed: 9, acknowledged: 7, waiting: 2 },
+  backlog: { records: 0, stored: 2, rows: 0, bytes: 0 },
   meters: [
     {
       ...{
@@ -144,6 +145,7 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
   assert.ok(good.out.includes(didKeyOf(sampleHello.publicKey)));
   assert.match(good.out, /9 sealed, 7 acknowledged, 2 waiting \(epoch 7\)/);
   assert.match(good.out, /uplink {5}mqtt:\/\/node:1883 connected/);
+  assert.match(good.out, /waiting {4}nothing; 2 more are at the full node, and kept until it has those before them$/m);
   assert.match(good.out, /^house +G +\S+ +3 +4 +0 +5 {2}\/dev\/ttyUSB0 at 9600 8N1$/m);
   const json = JSON.parse((await ecp("status", "--config", config, "--json")).out);
   assert.deepEqual(json.agent, agentStatus);
@@ -170,6 +172,25 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
   ];
   for (const change of bad) assert.equal(await statusWith(change), 1, `${change}`);
   assert.equal(await statusWith(() => undefined), 0);
+});
+
+test("ecp status: what waits, since when, and how long it will take", async (t) => {
+  const config = hubFile(temporaryFolder(t));
+  let agent = agentStatus;
+  const server = await serveStatus(readHubFile(config).configuration.agentSocket, () => agent);
+  t.after(() => server.close());
+  const backlog = { records: 1_000, stored: 0, rows: 60_000, bytes: 256_000 };
+  const waiting = async (change: Partial<AgentStatus>): Promise<string> => {
+    agent = { ...agentStatus, ...change };
+    return /waiting {4}(.*)$/m.exec((await ecp("status", "--config", config)).out)?.[1] ?? "";
+  };
+  assert.equal(
+    await waiting({ backlog: { ...backlog, remainingS: 600 } }),
+    "1000 records (about 60000 readings, 250 KiB); the oldest since before this agent started; about 10 min at this pace",
+  );
+  assert.match(await waiting({ backlog: { ...backlog, sinceS: 1_800_000_000 } }), /since 2027-.*; it does not shrink/);
+  const uplink = { address: "a", connected: false, detail: "refused" };
+  assert.match(await waiting({ backlog, uplink }), /until the uplink is connected$/);
 });
 
 test("ecp status: what must not be overlooked stands first; the name stays when the key is rotated; a QR code where it is asked for", async (t) => {

@@ -94,6 +94,23 @@ const wrong: [name: string, text: string, place: string, says: RegExp][] = [
   ["a query behind the port", uplink("url: 'mqtt://node:1883?a=1'"), "10:24", /mqtt:\/\//],
   ["a password in the address", uplink("url: 'mqtt://me:secret@node'"), "10:24", /mqtt:\/\//],
   ["a CA without TLS", uplink("url: 'mqtt://node', ca_file: ca.pem"), "10:39", /mqtts:\/\//],
+  ["a hub's certificate without its key", uplink("url: 'mqtts://node', cert_file: c"), "10:40", /key_file/],
+  ["a key without its certificate", uplink("url: 'mqtts://node', key_file: k"), "10:40", /cert_file/],
+  ["a certificate without TLS", uplink("url: 'ws://node', cert_file: c, key_file: k"), "10:37", /wss:\/\//],
+  [
+    "a proxy",
+    uplink("url: 'mqtt://node', proxy: 'http://p:3128'"),
+    "10:46",
+    /no proxy: the hub connects to its broker directly/,
+  ],
+  ["a query behind a WebSocket's path", uplink("url: 'wss://node/mqtt?a=1'"), "10:24", /wss:\/\//],
+  ["a fallback without an address", uplink("url: 'mqtt://node', fallbacks: [{ username: me }]"), "10:51", /url/],
+  [
+    "a fallback with a password alone",
+    uplink("url: 'mqtt://n', fallbacks: [{ url: 'mqtt://b', password_file: p }]"),
+    "10:67",
+    /username/,
+  ],
   ["a password without a name", uplink("url: 'mqtt://node', password_file: p"), "10:39", /username/],
   [
     "a socket's path that is too long",
@@ -187,9 +204,25 @@ uplink:
       ...{ protocol: "mqtts", host: "2001:db8::1", port: 8883 },
       ...{ username: "hub", passwordFile: "/etc/ecp/p", caFile: "/etc/ca.pem" },
     },
+    windowBytes: 524_288,
   });
   assert.equal(policy.meters[0]?.rowsPerMinute, 120);
   assert.equal(policy.whenFull, "drop_oldest");
+});
+
+test("brokers in their order, with all that each may have", () => {
+  const text = uplink(
+    "url: 'wss://[2001:db8::1]/a/b', cert_file: c, key_file: k, server_name: n, reconnect_s: 3, fallbacks: [{ url: 'ws://h' }, { url: 'mqtt://h:99', carries: newest }]",
+  );
+  const { configuration } = hubOf("/etc/ecp/hub.yaml", text);
+  assert.deepEqual(configuration.mqtt, {
+    ...{ protocol: "wss", host: "2001:db8::1", port: 443, path: "/a/b", serverName: "n" },
+    ...{ certFile: "/etc/ecp/c", keyFile: "/etc/ecp/k", reconnectFirstMs: 3_000 },
+  });
+  assert.deepEqual(configuration.mqttFallbacks, [
+    { protocol: "ws", host: "h", port: 80, path: "/mqtt" },
+    { protocol: "mqtt", host: "h", port: 99, carries: "newest" },
+  ]);
 });
 
 test("a file that is missing, and one that is no configuration at all", (t) => {

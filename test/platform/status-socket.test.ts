@@ -14,6 +14,7 @@ const status: AgentStatus = {
   sealed: 3,
   acknowledged: 2,
   waiting: 1,
+  backlog: { records: 1, stored: 0, rows: 1, bytes: 256 },
   meters: [],
 };
 const served = JSON.parse(JSON.stringify(status));

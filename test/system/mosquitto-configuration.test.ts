@@ -321,10 +321,12 @@ test("a full node and a hub's uplink work on it as they are", { skip }, async (t
     }),
   ];
   const uplink = new MqttUplink({
-    configuration: {
-      ...{ protocol: "mqtts", host: "127.0.0.1", port: broker.hubPort, username: device.name },
-      ...{ passwordFile: password(device.name), caFile: broker.file("ca.crt") },
-    },
+    brokers: [
+      {
+        ...{ protocol: "mqtts", host: "127.0.0.1", port: broker.hubPort, username: device.name },
+        ...{ passwordFile: password(device.name), caFile: broker.file("ca.crt") },
+      },
+    ],
     device: device.name,
     onReceipt: (bytes) => onReceipt(bytes),
     onState: (isConnected) => isConnected && onConnected(),
