@@ -21,7 +21,7 @@ export interface FleetPlan {
   readonly backlogDevices: number;
   /** Records of a device on their way without a receipt. */
   readonly window: number;
-  /** After the beginning each device sends `live` more, one an interval, each at a moment of its own. */
+  /** The others send so many, one an interval, each at a moment of its own. */
   readonly live: number;
   readonly intervalMs: number;
 }
@@ -32,6 +32,8 @@ export interface FleetReport {
   readonly sentAgain: number;
   /** From the first record to the last receipt. */
   readonly tookMs: number;
+  /** The same, of the devices with a backlog; 0 where there is none. */
+  readonly backlogMs: number;
   /** From sending to receipt of those that were sent one an interval. */
   readonly liveP50Ms: number;
   readonly liveP99Ms: number;
@@ -56,6 +58,7 @@ class Sender {
   readonly #window: number;
   /** Up to here it may send; what lies above is not read from its meter yet. */
   #readable: number;
+  readonly #backlog: number;
   #sent = 0;
   #through = 0;
   #movedMs = 0;
@@ -68,12 +71,17 @@ class Sender {
     this.name = name;
     this.#packets = packets;
     this.#socket = socket;
+    this.#backlog = backlog;
     this.#readable = backlog;
     this.#window = window;
   }
 
   get records(): number {
     return this.#packets.length;
+  }
+
+  get hasBacklog(): boolean {
+    return this.#backlog > 0;
   }
 
   get through(): number {
@@ -150,6 +158,7 @@ async function openConnection(
 
 async function play(plan: FleetPlan): Promise<FleetReport> {
   const devices = fleetDevices(plan.seed, plan.devices);
+  const index = new Map(devices.map((device, i) => [device, i]));
   const senders = new Map<string, Sender>();
   const onReceipt = (name: string, bytes: Buffer) => senders.get(name)?.receive(decodeReceipt(bytes).content.through);
   const connections = Math.min(connectionsMax, plan.devices);
@@ -162,8 +171,8 @@ async function play(plan: FleetPlan): Promise<FleetReport> {
       onReceipt,
     );
     for (const device of own) {
-      const backlog = devices.indexOf(device) < plan.backlogDevices ? plan.backlog : 0;
-      const packets = Array.from({ length: backlog + plan.live }, (_, i) =>
+      const backlog = (index.get(device) as number) < plan.backlogDevices ? plan.backlog : 0;
+      const packets = Array.from({ length: backlog > 0 ? backlog : plan.live }, (_, i) =>
         publishPacket(topicOf(device.name, "record"), device.seal(singleReading), (i % 65_535) + 1),
       );
       senders.set(device.name, new Sender(device.name, packets, socket, backlog, plan.window));
@@ -181,17 +190,23 @@ async function play(plan: FleetPlan): Promise<FleetReport> {
   const moments = all
     .flatMap((sender) => {
       const phaseMs = random.integer(0, plan.intervalMs);
-      return Array.from({ length: plan.live }, (_, i) => ({ atMs: phaseMs + i * plan.intervalMs, sender }));
+      return Array.from({ length: sender.hasBacklog ? 0 : plan.live }, (_, i) => ({
+        atMs: phaseMs + i * plan.intervalMs,
+        sender,
+      }));
     })
     .sort((a, b) => a.atMs - b.atMs);
   let next = 0;
   const records = all.reduce((sum, sender) => sum + sender.records, 0);
   let acknowledged = 0;
+  let backlogMs = 0;
+  const behind = all.filter((sender) => sender.hasBacklog);
   do {
     await new Promise((resolve) => setTimeout(resolve, 5));
     const nowMs = performance.now() - fromMs;
     for (let moment = moments[next]; moment && moment.atMs <= nowMs; moment = moments[++next]) moment.sender.read();
     acknowledged = all.reduce((sum, sender) => sum + sender.through, 0);
+    if (backlogMs === 0 && behind.every((sender) => sender.through === sender.records)) backlogMs = Math.round(nowMs);
   } while (acknowledged < records && performance.now() - fromMs < endAfterMs);
   const tookMs = performance.now() - fromMs;
   clearInterval(resend);
@@ -203,6 +218,7 @@ async function play(plan: FleetPlan): Promise<FleetReport> {
       records,
       acknowledged,
       tookMs: Math.round(tookMs),
+      backlogMs,
       sentAgain: all.reduce((sum, one) => sum + one.sentAgain, 0),
     },
     ...{ liveP50Ms: at(0.5), liveP99Ms: at(0.99), liveMaxMs: at(1) },

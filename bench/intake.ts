@@ -3,21 +3,21 @@
  * verification sets, measured before and after each part: from memory, with 10, 1,000 and 10,000 devices; with 60 readings a record; and
  * through mosquitto, with a process that plays the devices on the same cores.
  */
-import { cpSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { queuedRecordsMax } from "../fullnode/device-queues.ts";
-import { createNodeKeys, type NodeKeys } from "../fullnode/node-keys.ts";
+import type { NodeKeys } from "../fullnode/node-keys.ts";
 import { RecordPath } from "../fullnode/record-path.ts";
 import { Registry } from "../fullnode/registry.ts";
-import { createSqliteStore, openSqliteStore, type SqliteStore } from "../fullnode/store-sqlite.ts";
+import { openSqliteStore, type SqliteStore } from "../fullnode/store-sqlite.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog } from "../platform/log.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
 import { runThroughBroker } from "./broker-intake.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
 import { fleetDevices } from "./device-fleet.ts";
-import { enrolSupply, type RecordShape, SupplyDevice, singleReading, sixtyReadings } from "./record-supply.ts";
+import { nodeWith, type RecordShape, SupplyDevice, singleReading, sixtyReadings } from "./record-supply.ts";
 import { type Signed, signedOf, verificationLimit } from "./verification-limit.ts";
 
 /** As the issue of this benchmark states them: shares of the limit, and readings a second. */
@@ -93,23 +93,6 @@ function supply(campaign: Campaign, name: string, count: number, records: number
   }));
   campaign.say(`${name}: ${records} records sealed`);
   return { name, devices, messages };
-}
-
-/** A new node's data folder with these devices. They are enrolled in memory, where a commit need not reach a disk. */
-async function nodeWith(folder: string, devices: readonly SupplyDevice[]): Promise<{ data: string; keys: NodeKeys }> {
-  const fast = mkdtempSync("/dev/shm/ecp-intake-");
-  const data = mkdtempSync(path.join(folder, "node-"));
-  try {
-    const keys = createNodeKeys(fast, 1);
-    const store = createSqliteStore(fast, "bench");
-    await enrolSupply(store, devices);
-    store.close();
-    mkdirSync(data, { recursive: true });
-    cpSync(fast, data, { recursive: true });
-    return { data, keys };
-  } finally {
-    rmSync(fast, { recursive: true, force: true });
-  }
 }
 
 async function fromMemory(campaign: Campaign, folder: string, fed: Fed, signed: readonly Signed[]): Promise<Taken> {

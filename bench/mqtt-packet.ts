@@ -29,9 +29,9 @@ export function subscribePacket(id: number, topics: readonly string[]): Buffer {
   return packet(0x82, uint16(id), ...topics.map((topic) => Buffer.concat([text(topic), Uint8Array.of(0)])));
 }
 
-/** §3.3, QoS 1. */
-export function publishPacket(topic: string, payload: Uint8Array, id: number): Buffer {
-  return packet(0x32, text(topic), uint16(id), payload);
+/** §3.3; of QoS 0 there is no packet identifier. */
+export function publishPacket(topic: string, payload: Uint8Array, id: number, qos: 0 | 1 = 1): Buffer {
+  return packet(0x30 | (qos << 1), text(topic), qos === 0 ? new Uint8Array(0) : uint16(id), payload);
 }
 
 /** Topic and payload of a PUBLISH; undefined: another packet. */

@@ -1,7 +1,11 @@
 /** Devices that have sealed all their records beforehand: what a benchmark of the full node feeds it with. */
+
 import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
-import { sha256 } from "../fullnode/node-keys.ts";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import path from "node:path";
+import { createNodeKeys, type NodeKeys, sha256 } from "../fullnode/node-keys.ts";
 import type { Store } from "../fullnode/store.ts";
+import { createSqliteStore } from "../fullnode/store-sqlite.ts";
 import { kidOf, multibaseOf } from "../protocol/public-key.ts";
 import { noPrevious, previousBytes, type Row, sealRecord } from "../protocol/record.ts";
 import type { SeededRandom } from "../test/protocol/seeded-random.ts";
@@ -71,7 +75,7 @@ export class SupplyDevice {
 }
 
 /** Enrols devices as if their requests had been checked: 10,000 of those would take a minute. */
-export async function enrolSupply(store: Store, devices: readonly SupplyDevice[]): Promise<void> {
+async function enrolSupply(store: Store, devices: readonly SupplyDevice[]): Promise<void> {
   const share = Uint8Array.from(
     generateKeyPairSync("x25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32),
   );
@@ -81,4 +85,23 @@ export async function enrolSupply(store: Store, devices: readonly SupplyDevice[]
       meters: [{ index: 0, name: "house", profile: "sdm630" }],
       ...{ request: new Uint8Array(0), requestDigest: sha256(publicKey), enrolledMs },
     });
+}
+
+/** A new node's data folder with these devices. They are enrolled in memory, where a commit need not reach a disk. */
+export async function nodeWith(
+  folder: string,
+  devices: readonly SupplyDevice[],
+): Promise<{ data: string; keys: NodeKeys }> {
+  const fast = mkdtempSync("/dev/shm/ecp-intake-");
+  const data = mkdtempSync(path.join(folder, "node-"));
+  try {
+    const keys = createNodeKeys(fast, 1);
+    const store = createSqliteStore(fast, "bench");
+    await enrolSupply(store, devices);
+    store.close();
+    cpSync(fast, data, { recursive: true });
+    return { data, keys };
+  } finally {
+    rmSync(fast, { recursive: true, force: true });
+  }
 }

@@ -1,8 +1,8 @@
 /**
  * Whose records are taken next. Each device has a queue and a bucket of tokens; devices with tokens take turns, a few records at a
- * time, and those without have what time is left. So a hub that drains the backlog of weeks has the node to itself while nobody else wants it,
- * and one that floods it holds up nobody: junk costs its own bucket, and what costs a verification for nothing costs much.
- * Strangers share one small queue, whatever names they give themselves.
+ * time, and those without have what time is left. So a hub that drains the backlog of weeks has the node to itself while nobody else
+ * wants it. Junk is charged to the device that it came from: one that has sent much of it is a suspect, whose records are examined
+ * a few at a time, after all others. Strangers share one small queue, whatever names they give themselves, and are suspects always.
  */
 import type { Clock } from "../platform/clock.ts";
 
@@ -17,8 +17,15 @@ const turnRecordsMax = 32;
 /** A hub with ten meters sends ten records a second at most; in bursts, what its window holds. */
 const tokensPerSecond = 50;
 const tokensMax = 2_000;
-export const tokenCosts = { record: 1, badForm: 5, badSignature: 50 } as const;
+/** What junk costs: it is forgiven at the rate of the tokens. */
+export const junkCosts = { badForm: 5, badSignature: 50 } as const;
+/** Ten broken signatures at once; at most so much is remembered as is forgiven in a minute. */
+const suspectFrom = 500;
+const junkMax = 3_000;
+const judgeEveryMs = 100;
 const queuesMax = 50_000;
+
+type Standing = "ready" | "spent" | "suspect";
 
 export interface Queued {
   readonly topic: string;
@@ -31,6 +38,8 @@ interface DeviceQueue<T> {
   /** Messages before this one are taken. */
   head: number;
   tokens: number;
+  /** See {@link junkCosts}. */
+  junk: number;
   filledMs: number;
   waits: boolean;
 }
@@ -40,11 +49,11 @@ export class DeviceQueues<T extends Queued> {
   readonly #isKnown: (topic: string) => boolean;
   readonly #queues = new Map<string, DeviceQueue<T>>();
   readonly #strangers: DeviceQueue<T>;
-  /** Queues with messages: of devices with tokens, and of the others. */
-  #ready: DeviceQueue<T>[] = [];
-  #spent: DeviceQueue<T>[] = [];
+  /** Queues with messages: of devices with tokens, of those without, and of suspects. */
+  readonly #waiting: Record<Standing, DeviceQueue<T>[]> = { ready: [], spent: [], suspect: [] };
   /** What goes before everything: records that the node itself has kept. */
   #first: T[] = [];
+  #judgeNextMs = 0;
   #count = 0;
   #bytes = 0;
 
@@ -76,17 +85,27 @@ export class DeviceQueues<T extends Queued> {
     this.#first.push(message);
   }
 
-  /** At most `limit` messages; those of one device in their order. */
-  take(limit: number): T[] {
+  /** Whether somebody waits who is no suspect. */
+  get hasTrusted(): boolean {
+    return this.#first.length > 0 || this.#waiting.ready.length > 0 || this.#waiting.spent.length > 0;
+  }
+
+  /** At most `limit` messages, of suspects at most `suspectsLimit`; those of one device in their order. */
+  take(limit: number, suspectsLimit = limit): T[] {
     const taken = this.#first.splice(0, limit);
+    const { ready, spent, suspect } = this.#waiting;
     const nowMs = this.#clock.monotonicMs();
-    this.#promote(nowMs);
+    this.#judgeAgain(nowMs);
+    let suspects = 0;
     while (taken.length < limit) {
-      const queue = this.#ready.shift() ?? this.#spent.shift();
+      const trusted = ready.shift() ?? spent.shift();
+      const queue = trusted ?? (suspects < suspectsLimit ? suspect.shift() : undefined);
       if (queue === undefined) break;
+      const room = Math.min(limit - taken.length, trusted ? turnRecordsMax : suspectsLimit - suspects, turnRecordsMax);
+      const end = Math.min(queue.messages.length, queue.head + room);
+      if (trusted === undefined) suspects += end - queue.head;
       fill(queue, nowMs);
-      const end = Math.min(queue.messages.length, queue.head + turnRecordsMax, queue.head + limit - taken.length);
-      queue.tokens = Math.max(queue.tokens - (end - queue.head) * tokenCosts.record, -tokensMax);
+      queue.tokens = Math.max(queue.tokens - (end - queue.head), 0);
       for (; queue.head < end; queue.head++) {
         const message = queue.messages[queue.head] as T;
         this.#count--;
@@ -108,33 +127,41 @@ export class DeviceQueues<T extends Queued> {
     return taken;
   }
 
-  /** Takes tokens from the device for more than a record: one of {@link tokenCosts}. */
-  charge(topic: string, tokens: number): void {
+  /** A device has sent junk: one of {@link junkCosts}. */
+  charge(topic: string, cost: number): void {
     const queue = this.#queueOf(topic);
-    queue.tokens = Math.max(queue.tokens - tokens, -tokensMax);
+    const wasTrusted = queue.junk < suspectFrom;
+    queue.junk = Math.min(queue.junk + cost, junkMax);
+    if (wasTrusted && queue.junk >= suspectFrom) this.#judgeNextMs = 0;
   }
 
   #wait(queue: DeviceQueue<T>): void {
     if (queue.waits) return;
     queue.waits = true;
-    (queue.tokens > 0 ? this.#ready : this.#spent).push(queue);
+    this.#waiting[standingOf(queue)].push(queue);
   }
 
   #limitOf(queue: DeviceQueue<T>): number {
     if (queue.isStrangers) return queuedOfStrangersMax;
     const hasRoom = this.#count < queuedRecordsMax / 2 && this.#bytes < queuedBytesMax / 2;
-    return queue.tokens > 0 || hasRoom ? queuedPerDeviceMax : queuedWithoutTokensMax;
+    return hasRoom || standingOf(queue) === "ready" ? queuedPerDeviceMax : queuedWithoutTokensMax;
   }
 
-  /** Devices that have tokens again. */
-  #promote(nowMs: number): void {
-    if (this.#spent.length === 0) return;
-    const stillSpent: DeviceQueue<T>[] = [];
-    for (const queue of this.#spent) {
-      fill(queue, nowMs);
-      (queue.tokens > 0 ? this.#ready : stillSpent).push(queue);
+  /** Devices have tokens again, their junk is forgiven, or they have become suspects since they were put in line. */
+  #judgeAgain(nowMs: number): void {
+    if (nowMs < this.#judgeNextMs) return;
+    this.#judgeNextMs = nowMs + judgeEveryMs;
+    for (const standing of ["ready", "spent", "suspect"] as const) {
+      const queues = this.#waiting[standing];
+      let kept = 0;
+      for (const queue of queues) {
+        fill(queue, nowMs);
+        const now = standingOf(queue);
+        if (now === standing) queues[kept++] = queue;
+        else this.#waiting[now].push(queue);
+      }
+      queues.length = kept;
     }
-    this.#spent = stillSpent;
   }
 
   #queueOf(topic: string): DeviceQueue<T> {
@@ -150,10 +177,16 @@ export class DeviceQueues<T extends Queued> {
 }
 
 function newQueue<T>(isStrangers: boolean, filledMs: number): DeviceQueue<T> {
-  return { isStrangers, messages: [], head: 0, tokens: tokensMax, filledMs, waits: false };
+  return { isStrangers, messages: [], head: 0, tokens: tokensMax, junk: 0, filledMs, waits: false };
+}
+
+function standingOf(queue: DeviceQueue<unknown>): Standing {
+  return queue.isStrangers || queue.junk >= suspectFrom ? "suspect" : queue.tokens > 0 ? "ready" : "spent";
 }
 
 function fill(queue: DeviceQueue<unknown>, nowMs: number): void {
-  queue.tokens = Math.min(queue.tokens + ((nowMs - queue.filledMs) / 1_000) * tokensPerSecond, tokensMax);
+  const tokens = ((nowMs - queue.filledMs) / 1_000) * tokensPerSecond;
+  queue.tokens = Math.min(queue.tokens + tokens, tokensMax);
+  queue.junk = Math.max(queue.junk - tokens, 0);
   queue.filledMs = nowMs;
 }

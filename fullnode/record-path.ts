@@ -13,7 +13,7 @@ import type { Log } from "../platform/log.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { encryptedRecordBytesMax } from "../protocol/encrypted-record.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
-import { DeviceQueues, tokenCosts } from "./device-queues.ts";
+import { DeviceQueues, junkCosts } from "./device-queues.ts";
 import { EarlyRecords } from "./early-records.ts";
 import type { NodeKeys } from "./node-keys.ts";
 import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "./record-event.ts";
@@ -27,7 +27,9 @@ import { type VerdictReason, verdictSentences } from "./verdict.ts";
 
 export const batchRecordsMax = 2_048;
 /** Verified but not placed, or on their way through the thread pool: more than this does not keep it busier. */
-const examinedAheadMax = 4_096;
+const examinedAheadMax = 2_048;
+/** Of suspects: nobody else's records wait behind more of theirs. */
+const suspectsAheadMax = 128;
 const sliceRecordsMax = 128;
 /** Where more is waiting, so many records are placed together: receipts and places on the disk are shared by them. */
 const batchRecordsWanted = 1_024;
@@ -175,7 +177,8 @@ export class RecordPath {
   /** Puts signatures into the thread pool until it has enough to do for a while. */
   async #examineAhead(): Promise<void> {
     while (this.#ahead < examinedAheadMax && this.#queues.length > 0) {
-      const messages = this.#queues.take(sliceRecordsMax);
+      const messages = this.#queues.take(sliceRecordsMax, Math.max(0, suspectsAheadMax - this.#ahead));
+      if (messages.length === 0) break; // suspects have their turn when there is nothing else to do
       this.#ahead += messages.length;
       this.#slices.push(await this.#examination.begin(messages));
     }
@@ -185,7 +188,7 @@ export class RecordPath {
   async #verified(): Promise<(Examined | Refused)[]> {
     const batch: (Examined | Refused)[] = [];
     for (let slice = this.#slices[0]; slice !== undefined; slice = this.#slices[0]) {
-      const isEnough = batch.length >= batchRecordsWanted || (batch.length > 0 && this.#queues.length === 0);
+      const isEnough = batch.length >= batchRecordsWanted || (batch.length > 0 && !this.#queues.hasTrusted);
       if (batch.length + slice.results.length > batchRecordsMax && batch.length > 0) break;
       if (slice.pending > 0 && isEnough) break;
       await slice.done;
@@ -256,7 +259,7 @@ export class RecordPath {
       }
       if (record.message.adopted) kept.push(record);
       const { refused, message, detail, early } = record;
-      this.#queues.charge(message.topic, early || costly.has(refused) ? tokenCosts.badSignature : tokenCosts.badForm);
+      this.#queues.charge(message.topic, early || costly.has(refused) ? junkCosts.badSignature : junkCosts.badForm);
       if (early && !message.early && !message.adopted) {
         // The batch before may have brought the rotation while this one was examined.
         const now = (await this.#parts.registry.device(early.name))?.keys.get(early.epoch);

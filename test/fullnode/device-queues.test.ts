@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { DeviceQueues, queuedRecordsMax, tokenCosts } from "../../fullnode/device-queues.ts";
+import { DeviceQueues, junkCosts, queuedRecordsMax } from "../../fullnode/device-queues.ts";
 
 interface Numbered {
   readonly topic: string;
@@ -24,13 +24,13 @@ class Queues {
     return added;
   }
 
-  take(limit: number): string[] {
-    return this.queues.take(limit).map(({ topic }) => topic);
+  take(limit: number, suspectsLimit = limit): string[] {
+    return this.queues.take(limit, suspectsLimit).map(({ topic }) => topic);
   }
 
   /** As if the device had sent nothing but junk. */
   spend(topic: string): void {
-    for (let i = 0; i < 200; i++) this.queues.charge(topic, tokenCosts.badSignature);
+    for (let i = 0; i < 200; i++) this.queues.charge(topic, junkCosts.badSignature);
   }
 }
 
@@ -59,34 +59,40 @@ test("a device with a long queue does not hold up one with a short one", () => {
   assert.equal(count(two.take(128), "b"), 3);
 });
 
-test("junk costs the tokens of its own device: who has none waits for those who have", () => {
+test("a device whose tokens are spent waits for those who have some", () => {
   const two = new Queues();
-  two.add("flood", 200);
-  two.spend("flood");
-  assert.equal(count(two.take(32), "flood"), 32); // it was in turn already
+  two.add("drain", 4_000);
+  assert.equal(count(two.take(2_500), "drain"), 2_500);
   two.add("honest", 200);
   assert.deepEqual(new Set(two.take(200)), new Set(["honest"]));
-  assert.equal(count(two.take(500), "flood"), 168);
+  two.nowMs += 60_000;
+  two.add("honest", 1_000);
+  assert.ok(count(two.take(64), "drain") > 0, "its tokens are back");
 });
 
-test("control: without the price of junk both take turns", () => {
+test("junk makes a suspect, of whose records few are taken, and after all others, until it is forgiven", () => {
   const two = new Queues();
-  two.add("flood", 200);
+  two.add("flood", 400);
+  assert.equal(count(two.take(32), "flood"), 32);
+  two.spend("flood");
+  two.add("honest", 200);
+  assert.equal(two.queues.hasTrusted, true);
+  assert.deepEqual(new Set(two.take(200, 10)), new Set(["honest"]));
+  assert.equal(two.queues.hasTrusted, false);
+  assert.equal(count(two.take(500, 10), "flood"), 10);
+  two.nowMs += 60_000;
+  assert.equal(count(two.take(500, 10), "flood"), 358);
+});
+
+test("control: where junk is not charged, both take turns", () => {
+  const two = new Queues();
+  two.add("flood", 400);
   assert.equal(count(two.take(32), "flood"), 32);
   two.add("honest", 200);
-  assert.equal(count(two.take(200), "flood") > 80, true);
+  assert.ok(count(two.take(200, 10), "flood") > 80);
 });
 
-test("tokens come back with time", () => {
-  const two = new Queues();
-  two.spend("a");
-  two.add("a", 100);
-  two.nowMs += 100_000;
-  two.add("b", 100);
-  assert.ok(count(two.take(64), "a") > 0);
-});
-
-test("where the node is half full, a device without tokens has little room, and one with tokens has as before", () => {
+test("where the node is half full, a suspect has little room, and others have as before", () => {
   const many = new Queues();
   for (let i = 0; i < 4; i++) assert.equal(many.add(`d${i}`, 2_500), 2_500);
   many.spend("flood");
