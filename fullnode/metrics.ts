@@ -6,7 +6,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { version } from "../platform/version.ts";
 import { didKeyOf, publicKeyOfDid } from "../protocol/public-key.ts";
 import type { NodeWatch } from "./alarms.ts";
-import type { RecordCounts } from "./record-path.ts";
+import { type RecordCounts, receiptSecondsBounds } from "./record-path.ts";
 
 export interface MetricsSources {
   readonly counts: () => RecordCounts;
@@ -17,11 +17,20 @@ export interface MetricsSources {
 
 export class NodeMetrics {
   readonly #registry = new Registry();
+  readonly #counts: () => RecordCounts;
 
   constructor(sources: MetricsSources) {
     const { counts, watch } = sources;
+    this.#counts = counts;
     this.#counter("ecp_records_stored_total", "Records stored", () => counts().stored);
     this.#counter("ecp_records_duplicate_total", "Records that were stored already", () => counts().duplicates);
+    this.#counter(
+      "ecp_records_verified_total",
+      "Records whose form, device and signature held",
+      () => counts().verified,
+    );
+    this.#counter("ecp_batches_total", "Batches committed", () => counts().batches);
+    this.#gauge("ecp_intake_queued_messages", "Messages that wait to be examined", () => counts().queued);
     this.#counter("ecp_receipts_total", "Receipts given", () => counts().receipts);
     this.#labelled("ecp_messages_refused_total", "Messages not booked, by reason", "reason", () => counts().refused);
     this.#gauge("ecp_devices", "Devices enrolled", () => watch.devices.length);
@@ -97,7 +106,19 @@ export class NodeMetrics {
     return this.#registry.contentType;
   }
 
-  text(): Promise<string> {
-    return this.#registry.metrics();
+  async text(): Promise<string> {
+    return `${await this.#registry.metrics()}\n${receiptHistogram(this.#counts().receiptSeconds)}`;
   }
+}
+
+/** The client's histograms take single values; these are counted already, as the format wants them: buckets that add up. */
+function receiptHistogram({ counts, sum }: RecordCounts["receiptSeconds"]): string {
+  const name = "ecp_receipt_seconds";
+  const lines = [`# HELP ${name} From a record's arrival to its receipt on disk`, `# TYPE ${name} histogram`];
+  let total = 0;
+  for (const [place, count] of counts.entries()) {
+    total += count;
+    lines.push(`${name}_bucket{le="${receiptSecondsBounds[place] ?? "+Inf"}"} ${total}`);
+  }
+  return [...lines, `${name}_sum ${sum}`, `${name}_count ${total}`, ""].join("\n");
 }

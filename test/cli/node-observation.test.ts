@@ -60,6 +60,17 @@ test("a running node serves its metrics and its health, and says its alarms to w
     1,
   );
   assert.equal(samples.get("ecp_healthy"), 1);
+  assert.equal(samples.get("ecp_records_verified_total"), 1);
+  assert.equal(samples.get('ecp_receipt_seconds_bucket{le="+Inf"}'), 1);
+  assert.equal(samples.get("ecp_receipt_seconds_count"), 1);
+  const buckets = [...samples]
+    .filter(([key]) => key.startsWith("ecp_receipt_seconds_bucket"))
+    .map(([, value]) => value);
+  assert.deepEqual(
+    buckets,
+    buckets.toSorted((a, b) => a - b),
+    "buckets add up",
+  );
   assert.ok((samples.get("process_resident_memory_bytes") ?? 0) > 1e7);
   assert.equal((await fetch(`${url}/healthz`)).status, 200);
   assert.equal((await fetch(`${url}/`)).status, 404);
