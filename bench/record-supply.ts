@@ -75,7 +75,7 @@ export class SupplyDevice {
 }
 
 /** Enrols devices as if their requests had been checked: 10,000 of those would take a minute. */
-async function enrolSupply(store: Store, devices: readonly SupplyDevice[]): Promise<void> {
+export async function enrolSupply(store: Store, devices: readonly SupplyDevice[]): Promise<void> {
   const share = Uint8Array.from(
     generateKeyPairSync("x25519").publicKey.export({ format: "der", type: "spki" }).subarray(-32),
   );
