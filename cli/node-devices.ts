@@ -1,7 +1,7 @@
 /** ecp-node devices: who is enrolled, and what came from each. */
 
 import type { DeviceSummary, Store } from "../fullnode/store.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { type Command, exit, parseCommand } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
@@ -22,9 +22,9 @@ Below the table stands what waits for you: epochs that are held, and forks.
   async run(args) {
     const { values } = parseCommand("ecp-node devices", args, { ...dataOption, json: { type: "boolean" } }, []);
     const data = requireData("ecp-node devices", values.data);
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
-      const devices = store.devices();
+      const devices = await store.devices();
       process.stdout.write(
         values.json ? devices.map((device) => `${JSON.stringify(asJson(device))}\n`).join("") : asTable(devices),
       );
@@ -32,7 +32,7 @@ Below the table stands what waits for you: epochs that are held, and forks.
         for (const device of devices) process.stdout.write(await whatWaits(store, device, shellWord(data)));
       return exit.ok;
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };

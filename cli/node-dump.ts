@@ -1,7 +1,7 @@
 /** ecp-node dump: the store's content as lines, the same for every order of arrival. */
 import { once } from "node:events";
 import { canonicalDump } from "../fullnode/canonical-dump.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { dataOption, requireData } from "./node-command.ts";
 
@@ -18,13 +18,13 @@ took the same give the same bytes. Left out are times of arrival, receipts, corr
     const { values } = parseCommand("ecp-node dump", args, options, []);
     const data = requireData("ecp-node dump", values.data);
     if (!values.canonical) throw usageError("ecp-node dump", "no --canonical, which is the one form there is");
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
       for await (const line of canonicalDump(store))
         if (!process.stdout.write(`${line}\n`)) await once(process.stdout, "drain");
       return exit.ok;
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };

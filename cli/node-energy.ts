@@ -2,8 +2,8 @@
 import { Calendar, isTimeZone, type Resolution, resolutions } from "../fullnode/calendar.ts";
 import { type EnergySlot, energySlots, lastEndS } from "../fullnode/energy.ts";
 import type { DeviceSummary, Store } from "../fullnode/store.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import type { SlotCorrection } from "../fullnode/store-reading.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
@@ -64,12 +64,12 @@ the newest reading. ZONE (Europe/Berlin) is that of the node's init unless given
     if (!(Number.isInteger(meter) && meter >= 0))
       throw usageError(command, `--meter ${values.meter}, which is no number`);
     if (values.json && values.csv) throw usageError(command, "--json and --csv together");
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
       const zone = values["time-zone"] ?? store.timeZone;
       if (!isTimeZone(zone)) throw usageError(command, `the time zone ${zone}, which this machine does not know`);
       const calendar = new Calendar(zone);
-      const device = findDevice(store.devices(), positionals[0] as string, data);
+      const device = findDevice(await store.devices(), positionals[0] as string, data);
       if (values.corrections) {
         const all = await store.corrections(device.id, correctionsMax);
         const wanted = values.meter === undefined ? all : all.filter((one) => one.meter === meter);
@@ -89,7 +89,7 @@ the newest reading. ZONE (Europe/Berlin) is that of the node's init unless given
       );
       return exit.ok;
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };

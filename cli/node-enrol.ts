@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import { loadNodeKeys } from "../fullnode/node-keys.ts";
 import { enrolDevice } from "../fullnode/registry.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import { contentTypes } from "../protocol/cose-sign1.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
@@ -33,7 +33,7 @@ sure that neither file was exchanged on its way. The same request may be enrolle
     const before = signedMessage(contentTypes.enrolmentAnswer);
     checkOutput(out, before);
     const keys = loadNodeKeys(data);
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
       const result = await enrolDevice(store, keys, request, Date.now());
       writeOutput(out, result.answer, before);
@@ -62,7 +62,7 @@ sure that neither file was exchanged on its way. The same request may be enrolle
         todo: "copy the file from the device again, as binary; or make a new one there with `ecp enrol`",
       });
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };

@@ -1,7 +1,7 @@
 /** ecp-node epoch: which epochs a device has begun, and what the owner says of those that are held. */
 import { withRecordPath } from "../fullnode/offline-path.ts";
 import type { DeviceSummary, Store } from "../fullnode/store.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import { decide } from "../fullnode/succession.ts";
 import { createLog } from "../platform/log.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
@@ -26,9 +26,9 @@ and those that you have accepted. Any other is HELD: its records are stored and 
     const options = { ...dataOption, json: { type: "boolean" } } as const;
     const { values, positionals } = parseCommand("ecp-node epoch list", args, options, ["[DEVICE]"]);
     const data = requireData("ecp-node epoch list", values.data);
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
-      const devices = store.devices();
+      const devices = await store.devices();
       const [wanted] = positionals;
       const listed = wanted === undefined ? devices : [findDevice(devices, wanted, data)];
       if (listed.length === 0 && !values.json) process.stdout.write("No device is enrolled yet.\n");
@@ -38,7 +38,7 @@ and those that you have accepted. Any other is HELD: its records are stored and 
         );
       return exit.ok;
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };
@@ -103,23 +103,23 @@ async function decideEpoch(verb: "accept" | "reject", args: readonly string[]): 
   const decision = verb === "accept" ? "accepted" : "rejected";
   const quiet = { publish: () => undefined, report: () => undefined, log: createLog("node") };
   return await withRecordPath(data, quiet, async (path, store) => {
-    const find = () => {
-      const device = findDevice(store.devices(), wantedDevice, data, nameLengthMin);
+    const find = async () => {
+      const device = findDevice(await store.devices(), wantedDevice, data, nameLengthMin);
       return { device, epoch: findEpoch(device, wantedEpoch, command, data) };
     };
-    const before = find();
+    const before = await find();
     const { device } = before;
     const number = before.epoch.epoch;
     const changed = await store.transaction({ devices: [device.id], places: [] }, async (tx) => {
       const stored = await tx.epoch(device.id, number);
       return stored !== undefined && (await decide(tx, device.id, stored, decision));
     });
-    for (let tries = 0; isUnsettled(find().device); tries++) {
+    for (let tries = 0; isUnsettled((await find()).device); tries++) {
       if (tries === settlingTriesMax) throw notSettled(data);
       path.lookAround();
       await path.idle();
     }
-    const after = find().epoch;
+    const after = (await find()).epoch;
     const booked = after.settled - before.epoch.settled;
     if (values.json) {
       const { records, settled, held } = after;

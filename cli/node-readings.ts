@@ -1,7 +1,7 @@
 /** ecp-node readings: the last values of a device's meters, or its newest readings as a table. */
 
 import type { DeviceSummary, StoredRecord } from "../fullnode/store.ts";
-import { openSqliteStore } from "../fullnode/store-sqlite.ts";
+import { openStore } from "../fullnode/store-address.ts";
 import { decodeCose } from "../protocol/cose-sign1.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { decimalText, quantityOfCode } from "../protocol/quantity.ts";
@@ -43,10 +43,10 @@ Without --last: the newest reading of each meter. With --last N: the N newest re
     const last = values.last === undefined ? undefined : Number(values.last);
     if (last !== undefined && !(Number.isInteger(last) && last >= 1 && last <= lastMax))
       throw usageError("ecp-node readings", `--last ${values.last}, which is not a number from 1 to ${lastMax}`);
-    const store = openSqliteStore(data);
+    const store = await openStore(data);
     try {
-      const device = findDevice(store.devices(), positionals[0] as string, data);
-      const newest = store.newestRecords(device.id, last ?? lookBackRecords).flatMap(readingsOf);
+      const device = findDevice(await store.devices(), positionals[0] as string, data);
+      const newest = (await store.newestRecords(device.id, last ?? lookBackRecords)).flatMap(readingsOf);
       const readings = last === undefined ? newestOfEachMeter(newest) : newest.slice(0, last);
       const text = values.json
         ? readings.map((reading) => `${JSON.stringify(asJson(device, reading))}\n`).join("")
@@ -58,7 +58,7 @@ Without --last: the newest reading of each meter. With --last N: the N newest re
       process.stdout.write(text);
       return exit.ok;
     } finally {
-      store.close();
+      await store.close();
     }
   },
 };

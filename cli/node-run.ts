@@ -1,30 +1,36 @@
 /** ecp-node run: the full node in the foreground, with its own broker or with another one. */
-import { readFileSync, statSync } from "node:fs";
 import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
 import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
 import { homeDevicesMax, metricsDevicesMax, type ObservationOptions } from "../fullnode/observation.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-event.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
 import { createLog } from "../platform/log.ts";
+
 import { parseTopic, topicOf } from "../protocol/mqtt-topic.ts";
-import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
+import { type Command, exit, parseCommand, usageError } from "./command.ts";
+
 import { dataOption, requireData } from "./node-command.ts";
+import { readPassword } from "./password-file.ts";
 import { localTime } from "./table.ts";
 
 const summaryIntervalMs = 60_000;
 const defaultListen = "127.0.0.1:1883";
 const silentAfterMaxS = 31_536_000;
 const defaultMqttPort = 1883;
+/** MQTT 5 §4.8.2: no `/`, `+` or `#`. */
+const shareGroupForm = /^[\w.-]{1,64}$/;
 
 export const nodeRun: Command = {
   summary: "run the full node in the foreground",
-  usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F]]
+  usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F] [--share GROUP]]
                     [--metrics HOST:PORT [--metrics-per-device N]] [--silent-after SECONDS]
                     [--home-broker mqtt://HOST:PORT --home-device DEVICE … [--home-username U --home-password-file F]]
                     [--json] [--exit-with-parent]
 
 With --listen (default ${defaultListen}) the node runs a broker of its own; port 0 takes any free one.
 With --broker it uses another one (mosquitto …): the node must be able to read ecp/1/+/record and write ecp/1/+/receipt.
+With --share several nodes on one store (ecp-node init --store) divide the records among themselves: the broker gives each record to
+one node of GROUP. It needs shared subscriptions (mosquitto has them; the broker of the node's own has not).
 
 --metrics           serves Prometheus' metrics at http://HOST:PORT/metrics, and /healthz; without HOST on 127.0.0.1. Nobody is asked
                     for a password there. --metrics-per-device N: time series for the first N devices too (at most ${metricsDevicesMax}).
@@ -47,6 +53,7 @@ The log goes to stderr, one JSON object a line.`,
         broker: { type: "string" },
         username: { type: "string" },
         "password-file": { type: "string" },
+        share: { type: "string" },
         metrics: { type: "string" },
         "metrics-per-device": { type: "string" },
         "silent-after": { type: "string" },
@@ -62,12 +69,22 @@ The log goes to stderr, one JSON object a line.`,
     const data = requireData("ecp-node run", values.data);
     if (values.broker === undefined && (values.username ?? values["password-file"]) !== undefined)
       throw usageError("ecp-node run", "--username and --password-file are for --broker");
+    if (values.broker === undefined && values.share !== undefined)
+      throw usageError("ecp-node run", "--share without --broker: the node's own broker has no shared subscriptions");
+    if (values.share !== undefined && !shareGroupForm.test(values.share))
+      throw usageError(
+        "ecp-node run",
+        `--share ${values.share}, which is not 1 to 64 letters, digits, '-', '_' or '.'`,
+      );
     if (values.broker !== undefined && values.listen !== undefined)
       throw usageError("ecp-node run", "--listen and --broker together: the node has one broker");
     const broker: FullNodeOptions["broker"] =
       values.broker === undefined
         ? { listen: parseListen(values.listen ?? defaultListen, "listen") }
-        : { use: parseBroker(values.broker, values.username, values["password-file"]) };
+        : {
+            use: parseBroker(values.broker, values.username, values["password-file"]),
+            ...(values.share !== undefined && { shareGroup: values.share }),
+          };
     if (values.metrics === undefined && values["metrics-per-device"] !== undefined)
       throw usageError("ecp-node run", "--metrics-per-device without --metrics");
     const devices = wholeNumber("metrics-per-device", values["metrics-per-device"], metricsDevicesMax) ?? 0;
@@ -232,7 +249,7 @@ function homeOf(values: {
     return topic.device;
   });
   const { host, port } = parseBroker(broker, undefined, undefined, "home-broker");
-  const password = passwordFile === undefined ? undefined : readPassword(passwordFile);
+  const password = passwordFile === undefined ? undefined : readPassword(passwordFile, "the home broker's password");
   return {
     home: {
       devices,
@@ -271,28 +288,6 @@ function parseBroker(
     host: url.hostname.replace(/^\[|\]$/g, ""),
     port: url.port === "" ? defaultMqttPort : Number(url.port),
     ...(username !== undefined && { username }),
-    ...(passwordFile !== undefined && { password: readPassword(passwordFile) }),
+    ...(passwordFile !== undefined && { password: readPassword(passwordFile, "the broker's password") }),
   };
-}
-
-function readPassword(file: string): string {
-  try {
-    const mode = statSync(file).mode & 0o777;
-    if ((mode & 0o077) !== 0)
-      throw new CommandError(exit.notPermitted, {
-        expected: "a password file that only its owner may read (mode 600)",
-        got: `mode ${mode.toString(8)}`,
-        where: file,
-        todo: `chmod 600 ${file}`,
-      });
-    return readFileSync(file, "utf8").replace(/\r?\n$/, "");
-  } catch (error) {
-    if (systemCode(error) !== "ENOENT") throw error;
-    throw new CommandError(exit.noInput, {
-      expected: "a file with the broker's password",
-      got: "no such file",
-      where: file,
-      todo: "write the password into it, mode 600",
-    });
-  }
 }

@@ -1,4 +1,5 @@
 /** A full node in one object: lock, keys, store, broker, intake and the path of records, started and stopped in order. */
+import { randomBytes } from "node:crypto";
 import { systemClock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { lockData } from "./data-lock.ts";
@@ -8,7 +9,8 @@ import { loadNodeKeys } from "./node-keys.ts";
 import { type ObservationOptions, startObservation } from "./observation.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
 import { Registry } from "./registry.ts";
-import { openSqliteStore } from "./store-sqlite.ts";
+import type { Store } from "./store.ts";
+import { openStore } from "./store-address.ts";
 
 /** How soon a device that another process has enrolled is noticed, in silence; records are looked up at once. */
 const lookAroundMs = 2_000;
@@ -18,7 +20,9 @@ export interface FullNodeOptions extends ObservationOptions {
   /** Where the embedded broker listens, or which other broker to use. */
   readonly broker:
     | { readonly listen: { readonly host: string; readonly port: number } }
-    | { readonly use: BrokerAddress };
+    | { readonly use: BrokerAddress; readonly shareGroup?: string };
+  /** For tests of what a store must not do. */
+  readonly openStore?: (data: string) => Promise<Store>;
   readonly log: Log;
   readonly report: RecordPathParts["report"];
   readonly onConnected: (version: MqttVersion | undefined) => void;
@@ -39,7 +43,7 @@ export interface FullNode {
 export async function startFullNode(options: FullNodeOptions): Promise<FullNode> {
   const { data, log } = options;
   const keys = loadNodeKeys(data);
-  const store = openSqliteStore(data);
+  const store = await (options.openStore ?? openStore)(data);
   const undo: (() => unknown)[] = [() => store.close()];
   const stopAll = async () => {
     for (const step of undo.splice(0).reverse()) await step();
@@ -83,7 +87,7 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     undo.push(() => observation.stop());
     const intake = new MqttIntake({
       broker: address,
-      clientId: `${nodeClientIdStart}${keys.did.slice(-12)}`,
+      ...clientOf(options.broker, keys.did),
       onMessage: (topic, payload) => path.push(topic, payload),
       onConnected: (version) => {
         observation.connected(version !== undefined);
@@ -109,6 +113,14 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     await stopAll();
     throw error;
   }
+}
+
+/** Nodes that share their subscription may have the same keys, and a broker knows a client by its id: so each start has its own. */
+function clientOf(broker: FullNodeOptions["broker"], did: string): { clientId: string; shareGroup?: string } {
+  const shareGroup = "use" in broker ? broker.shareGroup : undefined;
+  return shareGroup === undefined
+    ? { clientId: `${nodeClientIdStart}${did.slice(-12)}` }
+    : { clientId: `${nodeClientIdStart}${randomBytes(6).toString("hex")}`, shareGroup };
 }
 
 /** An address to connect to where one to listen on was given. */

@@ -39,6 +39,8 @@ export interface IntakeParts {
   readonly broker: BrokerAddress;
   /** At most 23 characters (MQTT 3.1.1 §3.1.3.1). The same at each start. */
   readonly clientId: string;
+  /** The broker gives each record to one node of this group (MQTT 5 §4.8.2; mosquitto does so for 3.1.1 too). */
+  readonly shareGroup?: string;
   readonly onMessage: (topic: string, payload: Uint8Array) => void;
   /** Subscribed, over this version of MQTT; undefined: not any more. */
   readonly onConnected?: (version: MqttVersion | undefined) => void;
@@ -86,7 +88,8 @@ export class MqttIntake {
   }
 
   #connect(): void {
-    const { broker, clientId, log } = this.#parts;
+    const { broker, clientId, log, shareGroup } = this.#parts;
+    const filter = shareGroup === undefined ? topicFilter("record") : `$share/${shareGroup}/${topicFilter("record")}`;
     const where = `${broker.host}:${broker.port}`;
     const options: IClientOptions = {
       host: broker.host,
@@ -94,10 +97,13 @@ export class MqttIntake {
       protocol: "mqtt",
       protocolVersion: this.#protocolVersion,
       clientId,
-      // The broker keeps records for a node that is away, if it can; nothing depends on it.
-      clean: false,
+      // The broker keeps records for a node that is away, if it can; nothing depends on it. Of a group another node takes them.
+      clean: shareGroup !== undefined,
       ...(this.#protocolVersion === 5 && {
-        properties: { sessionExpiryInterval: 86_400, maximumPacketSize: mqttPacketBytesMax },
+        properties: {
+          sessionExpiryInterval: shareGroup === undefined ? 86_400 : 0,
+          maximumPacketSize: mqttPacketBytesMax,
+        },
       }),
       ...(broker.username !== undefined && { username: broker.username }),
       ...(broker.password !== undefined && { password: broker.password }),
@@ -120,9 +126,9 @@ export class MqttIntake {
       connected = true;
       // With Nagle's algorithm a receipt would wait for the other side's delayed acknowledgement (40 ms).
       (client.stream as Partial<Socket>).setNoDelay?.(true);
-      client.subscribe(topicFilter("record"), { qos: 1 }, (error, granted) => {
+      client.subscribe(filter, { qos: 1 }, (error, granted) => {
         if (error || granted?.some(({ qos }) => qos > 2)) {
-          problem = `the broker refused the subscription to ${topicFilter("record")}`;
+          problem = `the broker refused the subscription to ${filter}`;
           client.end(true);
           return;
         }

@@ -50,13 +50,7 @@ export function ed25519PublicKey(publicKey: Uint8Array): KeyObject {
 /** Makes new keys in a data folder and returns them. Refuses to replace keys that are there. */
 export function createNodeKeys(data: string, timeS: number): NodeKeys {
   const path = join(data, keyFileName);
-  if (existsSync(path))
-    throw new NodeError("data-exists", {
-      expected: "a data folder without a node key",
-      got: `the key file ${path}`,
-      where: data,
-      todo: "use another folder with --data; a node key that devices have pinned cannot be made again, so it is never overwritten",
-    });
+  if (existsSync(path)) throw keysAreThere(path, data);
   const signing = generateKeyPairSync("ed25519");
   const agreement = generateKeyPairSync("x25519");
   const content: CborMap = new Map<number, number | string | Uint8Array>([
@@ -69,6 +63,17 @@ export function createNodeKeys(data: string, timeS: number): NodeKeys {
     [7, timeS],
   ]);
   const bytes = encodeCbor(content);
+  writeFileDurably(path, bytes, keyFileMode);
+  bytes.fill(0);
+  return loadNodeKeys(data);
+}
+
+/** Gives a new data folder the keys of another node, with which it shares a store. Refuses to replace keys that are there. */
+export function copyNodeKeys(from: string, data: string): NodeKeys {
+  loadNodeKeys(from); // whole, and not readable by others
+  const path = join(data, keyFileName);
+  if (existsSync(path)) throw keysAreThere(path, data);
+  const bytes = readFileSync(join(from, keyFileName));
   writeFileDurably(path, bytes, keyFileMode);
   bytes.fill(0);
   return loadNodeKeys(data);
@@ -102,6 +107,15 @@ export function loadNodeKeys(data: string): NodeKeys {
   } finally {
     bytes.fill(0);
   }
+}
+
+function keysAreThere(path: string, data: string): NodeError {
+  return new NodeError("data-exists", {
+    expected: "a data folder without a node key",
+    got: `the key file ${path}`,
+    where: data,
+    todo: "use another folder with --data; a node key that devices have pinned cannot be made again, so it is never overwritten",
+  });
 }
 
 function readKeyFile(path: string): Uint8Array {

@@ -7,16 +7,17 @@ import type { Log } from "../platform/log.ts";
 import { loadNodeKeys } from "./node-keys.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
 import { Registry } from "./registry.ts";
-import { openSqliteStore, type SqliteStore } from "./store-sqlite.ts";
+import type { Store } from "./store.ts";
+import { openStore } from "./store-address.ts";
 
 /** Throws NodeError where something is missing or damaged, and whatever makes the store fail. */
 export async function withRecordPath<T>(
   data: string,
   parts: Pick<RecordPathParts, "publish" | "report"> & { log: Log },
-  use: (path: RecordPath, store: SqliteStore) => Promise<T>,
+  use: (path: RecordPath, store: Store) => Promise<T>,
 ): Promise<T> {
   const keys = loadNodeKeys(data);
-  const store = openSqliteStore(data);
+  const store = await openStore(data);
   let failure: { error: unknown } | undefined;
   const fail = (error: unknown) => {
     failure ??= { error };
@@ -29,6 +30,6 @@ export async function withRecordPath<T>(
     return result;
   } finally {
     await path.stop();
-    store.close();
+    await store.close();
   }
 }
