@@ -10,6 +10,7 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { canonicalDump } from "../fullnode/canonical-dump.ts";
 import { createNodeKeys, type NodeKeys } from "../fullnode/node-keys.ts";
 import { RecordPath } from "../fullnode/record-path.ts";
 import { enrolDevice, Registry } from "../fullnode/registry.ts";
@@ -122,10 +123,12 @@ class Node {
     await this.#path.idle();
     const hash = createHash("sha256");
     let lines = 0;
-    for (const line of storeDump(this.#data)) {
+    for await (const line of canonicalDump(this.#store)) {
       hash.update(`${line}\n`);
       lines++;
     }
+    // And past the store's own reading, with what the canonical dump leaves out.
+    for (const line of storeDump(this.#data)) hash.update(`${line}\n`);
     return { digest: hash.digest("hex"), lines };
   }
 }

@@ -51,7 +51,8 @@ before, "since" says when. So slots add up to the register, whatever is missing 
 TIME is a date (its midnight) or a date with a time, 2026-03-01 or 2026-03-01T12:00+01:00, by the time zone unless it names another.
 Slots that TIME cuts are shown whole. Without --from: a day of quarter hours, two of hours, a month of days or a year of months, up to
 the newest reading. ZONE (Europe/Berlin) is that of the node's init unless given.
---corrections: quarter hours that changed more than an hour after their end, the newest first: what was known before and after.
+"changed late" counts how often its quarter hours changed more than an hour after their end, readings that came late included.
+--corrections: quarter hours that had readings and changed so, the newest first: what was known before and after.
 --json: one JSON object a line, integers in the unit beside them; --csv: a table with a header, in display units.`,
 
   async run(args) {
@@ -144,7 +145,7 @@ function slotJson(device: DeviceSummary, meter: number, slot: EnergySlot): objec
     start: isoOf(slot.startS),
     end: isoOf(slot.endS),
     rows: slot.rows,
-    corrections: slot.revision,
+    lateChanges: slot.revision,
     counted: Object.fromEntries(
       slot.advances.map(({ code, counted, sinceS, untilS, fell, exchanged }) => [
         nameOf(code),
@@ -196,7 +197,7 @@ function table(title: string, slots: readonly EnergySlot[], calendar: Calendar):
       ...(sinceS === undefined ? [] : [`since ${calendar.text(sinceS)}`]),
       ...(slot.advances.some(({ exchanged }) => exchanged) ? ["meter exchanged"] : []),
       ...(slot.advances.some(({ fell }) => fell) ? ["a register fell"] : []),
-      ...(slot.revision === 0 ? [] : [`corrected ${slot.revision}×`]),
+      ...(slot.revision === 0 ? [] : [`changed late ${slot.revision}×`]),
     ].join(", ");
   };
   const columns = [
@@ -227,7 +228,7 @@ function csv(slots: readonly EnergySlot[], calendar: Calendar): string {
       slot.revision,
     ];
   });
-  const header = ["start", "end", "readings", ...titles, "since", "exchanged", "fell", "corrections"];
+  const header = ["start", "end", "readings", ...titles, "since", "exchanged", "fell", "late_changes"];
   return [header, ...lines].map((cellsOfLine) => `${cellsOfLine.join(",")}\n`).join("");
 }
 

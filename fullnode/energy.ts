@@ -43,7 +43,7 @@ export interface Level {
 
 export interface EnergySlot extends TimeSlot {
   readonly rows: number;
-  /** Corrections of its quarter hours so far. */
+  /** How often its quarter hours changed more than an hour after their end, first rows included: 0 where all came in time. */
   readonly revision: number;
   /** Ascending by code. */
   readonly advances: readonly Advance[];

@@ -111,9 +111,9 @@ async function addToSlots(connection: Connection, booked: readonly RowAt[], nowM
   const changed = [...slots.values()].map((slot) => {
     const { key, summary, before } = slot;
     const after = packSummary(summary, key[3]);
-    if (before && nowMs !== undefined && isLate(key[3], nowMs)) {
+    if (nowMs !== undefined && isLate(key[3], nowMs)) {
       slot.revision++;
-      corrections.push([...key, slot.revision, nowMs, before, after]);
+      if (before) corrections.push([...key, slot.revision, nowMs, before, after]);
     }
     return [...key, slot.revision, after];
   });

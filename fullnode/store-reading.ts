@@ -25,10 +25,11 @@ export interface SlotKey extends Series {
 /** A quarter hour with at least one booked row. */
 export interface StoredSlot extends SlotKey {
   readonly summary: SlotSummary;
-  /** How often it was corrected: changed more than an hour after its end. Depends on when records came. */
+  /** How often it changed more than an hour after its end, its first row included. Depends on when records came. */
   readonly revision: number;
 }
 
+/** A quarter hour that had rows already changed more than an hour after its end. */
 export interface SlotCorrection extends SlotKey {
   readonly revision: number;
   /** Unix milliseconds of the node's clock. */

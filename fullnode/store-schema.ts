@@ -168,7 +168,7 @@ export const migrations: readonly (string | Migration)[] = [
     meter INTEGER NOT NULL,
     generation INTEGER NOT NULL,
     end_s INTEGER NOT NULL,
-    -- How often it changed more than an hour after its end.
+    -- How often it changed more than an hour after its end, its first row included.
     revision INTEGER NOT NULL,
     summary BLOB NOT NULL,
     PRIMARY KEY (device, meter, generation, end_s)

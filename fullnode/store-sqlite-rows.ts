@@ -37,6 +37,8 @@ const rowInserts = statements(
    WHERE (length(rows.content) = 0 AND length(excluded.content) > 0) OR (rows.booked = 0 AND excluded.booked = 1)`,
 );
 
+const oneRowInsert = rowInserts.at(-1)?.sql as string;
+
 const slotInserts = statements(
   "INSERT INTO slots (device, meter, generation, end_s, revision, summary) VALUES",
   6,
@@ -101,26 +103,25 @@ export class SqliteRows {
           parameters[at++] = sequence;
           parameters[at++] = packValues(row.values);
         }
-        // A booked row is never written over, so where as many were written as were given, the booked ones are all new.
-        const isAllNew = this.#sql.written(sql, ...parameters) === count;
-        for (let i = from; i < from + count; i++) {
-          const one = rows[i] as GatheredRow;
-          if (one.row.booked && (isAllNew || this.#stands(one))) this.#book(one);
-        }
+        this.#writePart(sql, parameters, rows.slice(from, from + count));
       }
     }
   }
 
-  /** Whether it is this very row that counts. A record is counted once, so it has just become so. */
-  #stands({ device, epoch, sequence, row }: GatheredRow): boolean {
-    const found = this.#sql.get(
-      "SELECT epoch, sequence, booked FROM rows WHERE device = ? AND meter = ? AND generation = ? AND time_s = ?",
-      device,
-      row.meter,
-      row.generation,
-      row.timeS,
-    );
-    return found?.epoch === epoch && found.sequence === sequence && found.booked === 1;
+  /** Writes some rows by one statement, and books those that are booked by it for the first time. */
+  #writePart(sql: string, parameters: readonly SqlValue[], part: readonly GatheredRow[]): void {
+    // A booked row is never written over. So where as many rows were written as there are, the booked ones are all new; where
+    // fewer were, each is written by itself to see which.
+    if (part.length > 1) this.#sql.run("SAVEPOINT part");
+    const isWhole = this.#sql.written(sql, ...parameters) === part.length;
+    if (part.length > 1) {
+      if (!isWhole) this.#sql.run("ROLLBACK TO part");
+      this.#sql.run("RELEASE part");
+    }
+    if (isWhole) for (const one of part) if (one.row.booked) this.#book(one);
+    if (isWhole || part.length === 1) return;
+    for (const [i, one] of part.entries())
+      this.#writePart(oneRowInsert, parameters.slice(i * rowColumns, (i + 1) * rowColumns), [one]);
   }
 
   #book({ device, row }: GatheredRow): void {
@@ -161,7 +162,9 @@ export class SqliteRows {
     for (const slot of slots) {
       const before = slot.packed;
       slot.packed = packSummary(slot.summary, slot.endS);
-      if (before && nowMs !== undefined && isLate(slot.endS, nowMs)) this.#addCorrection(slot, before, nowMs);
+      if (nowMs === undefined || !isLate(slot.endS, nowMs)) continue;
+      slot.revision++;
+      if (before) this.#addCorrection(slot, before, nowMs);
     }
     let from = 0;
     for (const { count, sql } of slotInserts)
@@ -174,7 +177,6 @@ export class SqliteRows {
   }
 
   #addCorrection(slot: Slot, before: Uint8Array, nowMs: number): void {
-    slot.revision++;
     this.#sql.run(
       `INSERT INTO corrections (device, meter, generation, end_s, revision, at_ms, before, after)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,

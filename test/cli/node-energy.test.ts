@@ -57,8 +57,8 @@ test("energy shows days of the zone, gaps, exchanges and corrections, as table, 
 
   const table = energy("--time-zone", "Europe/Berlin");
   assert.match(table, /^house of did:key:z6Mk\w+, by day, Europe\/Berlin\n/);
-  assert.match(table, /^2026-03-29T00:00:00\+01:00 +21 +1\.800 +corrected 1×$/m);
-  assert.match(table, /^2026-03-31T00:00:00\+02:00 +3 +4\.400 +since 2026-03-29T19:00:00\+02:00$/m);
+  assert.match(table, /^2026-03-29T00:00:00\+01:00 +21 +1\.800 +changed late 20×$/m);
+  assert.match(table, /^2026-03-31T00:00:00\+02:00 +3 +4\.400 +since 2026-03-29T19:00:00\+02:00, changed late 3×$/m);
   assert.match(energy(), /by day, UTC\n/);
   assert.match(energy("--by", "month"), /^2026-03-01T00:00:00\+00:00 .* 6\.300 /m);
 
@@ -66,9 +66,9 @@ test("energy shows days of the zone, gaps, exchanges and corrections, as table, 
     "\n",
   );
   assert.deepEqual(csv, [
-    "start,end,readings,active-energy-import_kWh,since,exchanged,fell,corrections",
-    "2026-03-29T15:00:00+00:00,2026-03-29T16:00:00+00:00,1,0.100,,0,0,0",
-    "2026-03-29T16:00:00+00:00,2026-03-29T17:00:00+00:00,4,0.100,,0,0,1",
+    "start,end,readings,active-energy-import_kWh,since,exchanged,fell,late_changes",
+    "2026-03-29T15:00:00+00:00,2026-03-29T16:00:00+00:00,1,0.100,,0,0,1",
+    "2026-03-29T16:00:00+00:00,2026-03-29T17:00:00+00:00,4,0.100,,0,0,3",
     "",
   ]);
 
@@ -77,7 +77,7 @@ test("energy shows days of the zone, gaps, exchanges and corrections, as table, 
   const [correction] = energy("--corrections", "--json")
     .split("\n")
     .map((line) => line && JSON.parse(line));
-  assert.deepEqual([correction.revision, correction.before.rows, correction.after.rows], [1, 2, 3]);
+  assert.deepEqual([correction.revision, correction.before.rows, correction.after.rows], [2, 2, 3]);
 
   await node.deliver(device, device.reading({ meter: 1, timeS: midnight }));
   assert.equal(
