@@ -1,13 +1,6 @@
 /** Whether a message is a record that may be placed: its form, its device, the key of its epoch, its signature. */
 import { type KeyObject, verify } from "node:crypto";
-import {
-  type CoseSign1,
-  contentTypes,
-  decodeCose,
-  encodeCose,
-  toBeSigned,
-  type Verify,
-} from "../protocol/cose-sign1.ts";
+import { type CoseSign1, contentTypes, encodeCose, toBeSigned, type Verify, viewCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { parseTopic } from "../protocol/mqtt-topic.ts";
 import { vetPublicKey } from "../protocol/public-key.ts";
@@ -19,7 +12,7 @@ import { droppedOf, voidOf } from "./chain-events.ts";
 import { ed25519PublicKey, sha256 } from "./node-keys.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
 import type { SealedEnvelopes } from "./sealed-envelope.ts";
-import type { Awaitable, QuarantinedRecord, Store, StorePlace } from "./store.ts";
+import type { QuarantinedRecord, Store, StorePlace } from "./store.ts";
 import type { VerdictReason } from "./verdict.ts";
 
 export const quarantinePerNameMax = 64;
@@ -104,34 +97,44 @@ export class RecordExamination {
     }
     const stored = await this.#storedDigests(formed, devices);
     for (const [i, one] of formed.entries()) {
-      const result = "refused" in one ? one : this.#examine(one, devices.get(one.arrival.name), stored.get(i));
-      if (result instanceof Promise) slice.wait(i, result);
-      else slice.set(i, result);
+      if ("refused" in one) slice.set(i, one);
+      else this.#examine(slice, i, one, devices.get(one.arrival.name), stored.get(i));
     }
     return slice;
   }
 
   #examine(
+    slice: OpenSlice,
+    index: number,
     { arrival, cose }: Formed,
     device: KnownDevice | undefined,
     stored: Uint8Array | undefined,
-  ): Awaitable<Examined | Refused> {
-    if (device === undefined) return this.#examineStranger(arrival, cose);
+  ): void {
+    if (device === undefined) {
+      slice.wait(index, this.#examineStranger(arrival, cose));
+      return;
+    }
     const known = device.keys.get(arrival.content.epoch);
     const { publicKey, key } = known ?? device.current;
     const record: Examined = { ...arrival, device, signedBy: publicKey };
     // The digest covers the signature, so a record that is stored with this digest has been verified.
-    if (known && stored && equalBytes(stored, arrival.digest)) return record;
-    return holds(cose, key).then((valid) =>
-      valid ? this.#withRotation(record, device) : this.#otherwise(record, device, cose),
-    );
+    if (known && stored && equalBytes(stored, arrival.digest)) {
+      slice.set(index, record);
+      return;
+    }
+    check(cose, key, (error, valid) => {
+      if (error) slice.fail(error);
+      else if (!valid) slice.wait(index, this.#otherwise(record, device, cose));
+      else if (record.content.kind === "reading") slice.set(index, record);
+      else slice.wait(index, this.#withRotation(record, device));
+    });
   }
 
   #form(message: Message): Formed | Refused {
     const name = this.#nameOf(message.topic);
     if (name === undefined) return { refused: "unknown-topic", message };
     try {
-      const cose = decodeCose(this.#envelopes.open(message.payload), contentTypes.record, recordBytesMax);
+      const cose = viewCose(asPlain(this.#envelopes.open(message.payload)), contentTypes.record, recordBytesMax);
       const content = decodeRecordPayload(cose.payload);
       const voided = voidOf(content);
       if (voided === "bad-void") return { refused: voided, message };
@@ -186,8 +189,7 @@ export class RecordExamination {
     return { refused, message, early };
   }
 
-  #withRotation(record: Examined, device: KnownDevice): Examined | Refused {
-    if (record.content.kind !== "event") return record;
+  async #withRotation(record: Examined, device: KnownDevice): Promise<Examined | Refused> {
     try {
       const rotation = rotationIn({ content: record.content }, device.kid, verifyNow);
       return rotation ? { ...record, rotation } : record;
@@ -249,14 +251,29 @@ class OpenSlice implements Slice {
   }
 
   wait(index: number, result: Promise<Examined | Refused>): void {
-    result.then((one) => this.set(index, one), this.#reject);
+    result.then(
+      (one) => this.set(index, one),
+      (error) => this.fail(error),
+    );
+  }
+
+  fail(error: unknown): void {
+    this.#reject(error);
   }
 }
 
 /** Ed25519 on the thread pool: the event loop goes on meanwhile (RFC 8032 §5.1.7 as OpenSSL does it, on vetted keys). */
+function check(cose: CoseSign1, key: KeyObject, done: (error: Error | null, valid: boolean) => void): void {
+  verify(null, toBeSigned(cose.protectedHeader, cose.payload), key, cose.signature, done);
+}
+
 function holds(cose: CoseSign1, key: KeyObject): Promise<boolean> {
-  const message = toBeSigned(cose.protectedHeader, cose.payload);
   return new Promise((resolve, reject) => {
-    verify(null, message, key, cose.signature, (error, valid) => (error ? reject(error) : resolve(valid)));
+    check(cose, key, (error, valid) => (error ? reject(error) : resolve(valid)));
   });
+}
+
+/** Pieces of a Buffer are dear: each is a Buffer again. */
+function asPlain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -16,9 +16,14 @@ import type {
 } from "./store.ts";
 import { SqliteRows } from "./store-sqlite-rows.ts";
 
+/** Digests for the ledger that are written together. */
+const queuedPerStatement = 32;
+const queueMany = `INSERT INTO ledger_queue (digest) VALUES ${Array(queuedPerStatement).fill("(?)").join(", ")}`;
+
 export class SqliteTransaction {
   readonly #sql: SqlStatements;
   readonly rows: SqliteRows;
+  #queued: Uint8Array[] = [];
 
   constructor(sql: SqlStatements) {
     this.#sql = sql;
@@ -289,7 +294,26 @@ export class SqliteTransaction {
     if (voided) this.#sql.run("INSERT INTO voids VALUES (?, ?, ?, ?)", device, epoch, voided.first, voided.last);
     for (const { epoch: of, first, last } of dropped)
       this.#sql.run("INSERT OR IGNORE INTO drops VALUES (?, ?, ?, ?, ?, ?)", device, of, first, last, epoch, sequence);
-    this.#sql.run("INSERT INTO ledger_queue (digest) VALUES (?)", digest);
+    this.#queued.push(digest);
+    if (this.#queued.length === queuedPerStatement) this.#writeQueued();
+  }
+
+  /** Before a transaction is committed: writes what was gathered. */
+  flush(nowMs: number | undefined): void {
+    this.#writeQueued();
+    this.rows.flush(nowMs);
+  }
+
+  /** Forgets what was gathered in a transaction that has come to nothing. */
+  forget(): void {
+    this.#queued = [];
+    this.rows.forget();
+  }
+
+  #writeQueued(): void {
+    if (this.#queued.length === queuedPerStatement) this.#sql.run(queueMany, ...this.#queued);
+    else for (const digest of this.#queued) this.#sql.run("INSERT INTO ledger_queue (digest) VALUES (?)", digest);
+    this.#queued = [];
   }
 
   #unseat(device: number, epoch: number, sequence: number, reason: string): void {

@@ -35,6 +35,8 @@ const applicationId = 0x4543_506e;
 const synchronousFull = 2;
 const busyTimeoutMs = 10_000;
 const cacheKiB = 64 * 1024;
+/** Of 4 KiB: a page that several batches change is then written back once. */
+const checkpointPages = 4_000;
 
 /** Makes the store of a new node in a data folder. Refuses to touch one that is there. */
 export function createSqliteStore(data: string, nodeName: string, timeZone = "UTC"): SqliteStore {
@@ -98,6 +100,7 @@ export class SqliteStore implements Store {
     this.#database.exec("PRAGMA journal_mode = WAL");
     this.#database.exec("PRAGMA synchronous = FULL");
     this.#database.exec(`PRAGMA cache_size = -${cacheKiB}`);
+    this.#database.exec(`PRAGMA wal_autocheckpoint = ${checkpointPages}`);
     // Checked, not believed: receipts promise what these settings keep.
     const journal = this.#database.prepare("PRAGMA journal_mode").get()?.journal_mode;
     const synchronous = this.#database.prepare("PRAGMA synchronous").get()?.synchronous;
@@ -171,11 +174,11 @@ export class SqliteStore implements Store {
       this.#changesSeen = changes;
       if (foreign === "all") this.#inside.rows.forget();
       const result = await work({ ...this.#operations, foreign });
-      this.#inside.rows.flush(scope.nowMs);
+      this.#inside.flush(scope.nowMs);
       this.#database.exec("COMMIT"); // point of no return: from here a power cut loses nothing of it
       return result;
     } catch (error) {
-      this.#inside.rows.forget();
+      this.#inside.forget();
       // A full disk makes SQLite roll back by itself.
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
       throw error;

@@ -131,6 +131,19 @@ function putByteString(bytes: Uint8Array, start: number, string: Uint8Array): nu
 
 /** Takes a COSE_Sign1 apart, tagged or not. Checks the form only; throws {@link Refusal}. */
 export function decodeCose(bytes: Uint8Array, contentType?: ContentType, bytesMax = messageBytesMax): CoseSign1 {
+  const message = viewCose(bytes, contentType, bytesMax);
+  const { protectedHeader, payload, signature, kid } = message;
+  const copy = {
+    ...message,
+    protectedHeader: new Uint8Array(protectedHeader),
+    payload: new Uint8Array(payload),
+    signature: new Uint8Array(signature),
+  };
+  return kid ? { ...copy, kid: new Uint8Array(kid) } : copy;
+}
+
+/** The same without copies: what comes back are views of the bytes, which must not change meanwhile. */
+export function viewCose(bytes: Uint8Array, contentType?: ContentType, bytesMax = messageBytesMax): CoseSign1 {
   const items = decodeCbor(bytes[0] === tag18 ? bytes.subarray(1) : bytes, bytesMax);
   if (!Array.isArray(items) || items.length !== 4) throw new Refusal("not-cose-sign1", "an array of 4 was expected");
   const [protectedHeader, unprotected, payload, signature] = items;
@@ -145,12 +158,8 @@ export function decodeCose(bytes: Uint8Array, contentType?: ContentType, bytesMa
   const header = readProtectedHeader(protectedHeader);
   if (contentType !== undefined && header.contentType !== contentType)
     throw new Refusal("wrong-content-type", `expected ${contentType}, got ${header.contentType}`);
-  const { algorithm } = header;
-  const message = {
-    ...{ protectedHeader: new Uint8Array(protectedHeader), algorithm, contentType: header.contentType },
-    ...{ payload: new Uint8Array(payload), signature: new Uint8Array(signature) },
-  };
-  return kid ? { ...message, kid: new Uint8Array(kid) } : message;
+  const message = { protectedHeader, ...header, payload, signature };
+  return kid ? { ...message, kid } : message;
 }
 
 /** Of the header that nearly all messages have, as our own encoder writes it, no byte need be looked at twice. */
