@@ -9,6 +9,8 @@ import type { MqttConfiguration } from "./configuration.ts";
 import { PublishQueue } from "./publish-queue.ts";
 
 const connectTimeoutMs = 10_000;
+/** TLS and WebSocket ask back and forth more often: on a line of 2 s each way, four times. */
+const connectTimeoutLayeredMs = 20_000;
 const keepaliveS = 30;
 const stopTimeoutMs = 1_000;
 const stallCheckMs = 1_000;
@@ -156,7 +158,7 @@ export class MqttConnection {
       clientId: `ecp-${device}`,
       clean: true,
       keepalive: keepaliveS,
-      connectTimeout: connectTimeoutMs,
+      connectTimeout: broker.protocol === "mqtt" ? connectTimeoutMs : connectTimeoutLayeredMs,
       reconnectPeriod: 0,
       ...(protocolVersion === 5 && { properties: { maximumPacketSize: packetBytesMax } }),
       will: {

@@ -29,7 +29,9 @@ await runCampaign("broker", async (campaign) => {
   await hub.event(({ part, message }) => part === "wallet" && message === "ready");
   const load = new Load(campaign, scene.path("wallet", "wallet.sock"));
   load.start();
-  const control = new TrimmingPublisher(broker.port, broker.username, readFileSync(broker.passwordFile, "utf8").trim());
+  const ports = { publisher: broker.port, subscriber: broker.port };
+  const password = readFileSync(broker.passwordFile, "utf8").trim();
+  const control = new TrimmingPublisher(ports, 1, broker.username, password);
   control.start();
   await node.event(({ event }) => event === "stored");
   const figures = { kills: 0, sealed: 0, records: 0, lostRows: 0, otherBytes: 0, conflicts: 0, holes: 0 };

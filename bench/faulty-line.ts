@@ -20,11 +20,15 @@ export class FaultyLine {
   readonly #brokerPort: number;
   readonly #random: SeededRandom;
   readonly #pairs = new Set<{ near: Socket; far: Socket }>();
+  readonly #forgotten = new Set<Socket>();
+  readonly #onArrival: () => void;
   #server: Server | undefined;
   #fault: LineFault | undefined;
   port = 0;
 
-  constructor(brokerPort: number, random: SeededRandom) {
+  /** `onArrival` is told of each connection that comes while the line is not half-open. */
+  constructor(brokerPort: number, random: SeededRandom, onArrival: () => void) {
+    this.#onArrival = onArrival;
     this.#brokerPort = brokerPort;
     this.#random = random;
   }
@@ -44,6 +48,8 @@ export class FaultyLine {
       far.resetAndDestroy();
     }
     this.#pairs.clear();
+    for (const socket of this.#forgotten) socket.destroy();
+    this.#forgotten.clear();
     if (server) await new Promise<void>((resolve) => server.close(() => resolve()));
   }
 
@@ -51,17 +57,26 @@ export class FaultyLine {
     const before = this.#fault;
     this.#fault = fault;
     if (before === "cut") await this.open();
-    if (before === "half-open") this.#pairs.clear(); // they stay as they are: nobody ever hears of them again
     if (fault === "cut") await this.close();
-    if (fault === "half-open")
-      for (const { near, far } of this.#pairs) for (const socket of [near, far]) socket.removeAllListeners("data").resume();
+    if (fault !== "half-open") return;
+    for (const { near, far } of this.#pairs) this.#forget(near, far);
+    this.#pairs.clear();
+  }
+
+  /** They stay as they are, and nobody ever hears of them again. */
+  #forget(...sockets: readonly Socket[]): void {
+    for (const socket of sockets) {
+      this.#forgotten.add(socket);
+      socket.removeAllListeners("data").removeAllListeners("close").resume();
+    }
   }
 
   #join(near: Socket): void {
     if (this.#fault === "half-open") {
-      near.on("error", () => undefined).resume(); // it is taken, and nothing is ever said
+      this.#forget(near.on("error", () => undefined)); // it is taken, and nothing is ever said
       return;
     }
+    this.#onArrival();
     const far = createConnection({ host: "127.0.0.1", port: this.#brokerPort });
     const pair = { near, far };
     this.#pairs.add(pair);
@@ -73,13 +88,13 @@ export class FaultyLine {
     let dueMs = 0;
     const later = (action: () => void): void => {
       dueMs = Math.max(dueMs, performance.now() + this.#delayMs());
-      setTimeout(action, dueMs - performance.now());
+      setTimeout(action, Math.max(0, dueMs - performance.now()));
     };
     from.setNoDelay(true);
     from.on("data", (bytes) => later(() => to.destroyed || to.write(bytes)));
     from.on("error", () => undefined);
     from.on("close", () => {
-      if (!this.#pairs.delete(pair) || this.#fault === "half-open") return;
+      if (!this.#pairs.delete(pair)) return;
       later(() => to.destroy());
     });
   }

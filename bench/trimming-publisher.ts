@@ -1,6 +1,6 @@
 /**
- * The control of the campaign `broker`: a publisher that forgets a message once the broker has acknowledged it, as most do, and a
- * subscriber that writes down what comes. What the broker held when it died is lost.
+ * The control of the campaigns `broker` and `network`: a publisher that forgets a message once the broker has acknowledged it, as most
+ * do, or once it was sent (QoS 0), and a subscriber that writes down what comes. What the broker held when it died, or the line, is lost.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import { connect, type IClientOptions, type MqttClient } from "mqtt";
@@ -19,21 +19,31 @@ export class TrimmingPublisher {
   #stopped = false;
   #done: Promise<void> = Promise.resolve();
 
-  constructor(port: number, username: string, password: string) {
-    this.#options = { host: "127.0.0.1", port, username, password, protocolVersion: 5 };
+  readonly #ports: { readonly publisher: number; readonly subscriber: number };
+  readonly #qos: 0 | 1;
+
+  constructor(
+    ports: { readonly publisher: number; readonly subscriber: number },
+    qos: 0 | 1,
+    username: string,
+    password: string,
+  ) {
+    this.#ports = ports;
+    this.#qos = qos;
+    this.#options = { host: "127.0.0.1", username, password, protocolVersion: 5 };
   }
 
   start(): void {
     // Sessions that outlive a connection: the broker would keep what came meanwhile, had it not died.
-    const subscriber = this.#client("control-subscriber", subscriberBackMs);
+    const subscriber = this.#client("control-subscriber", this.#ports.subscriber, subscriberBackMs);
     subscriber.on("connect", () => subscriber.subscribe(topic, { qos: 1 }, () => undefined));
     subscriber.on("message", (_topic, payload) => this.#received.add(Number(payload.toString())));
-    this.#done = this.#publish(this.#client("control-publisher", publisherBackMs));
+    this.#done = this.#publish(this.#client("control-publisher", this.#ports.publisher, publisherBackMs));
   }
 
-  #client(clientId: string, reconnectPeriod: number): MqttClient {
+  #client(clientId: string, port: number, reconnectPeriod: number): MqttClient {
     const session = { clean: false, properties: { sessionExpiryInterval: 3_600 } };
-    const client = connect({ ...this.#options, ...session, clientId, reconnectPeriod });
+    const client = connect({ ...this.#options, ...session, port, clientId, reconnectPeriod });
     client.on("error", () => undefined);
     this.#clients.push(client);
     return client;
@@ -45,7 +55,7 @@ export class TrimmingPublisher {
       await pause(everyMs);
       if (!publisher.connected) continue;
       const sent = ++number;
-      publisher.publish(topic, `${sent}`, { qos: 1 }, (error) => {
+      publisher.publish(topic, `${sent}`, { qos: this.#qos }, (error) => {
         if (!error) this.#acknowledged.add(sent);
       });
     }
