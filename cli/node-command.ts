@@ -33,6 +33,7 @@ const statusOfCode: Record<NodeErrorCode, number> = {
   "store-damaged": exit.failed,
   "store-newer": exit.failed,
   "store-away": exit.unavailable,
+  "backup-damaged": exit.badData,
   "store-refused": exit.notPermitted,
   "store-not-durable": exit.failed,
   "address-in-use": exit.unavailable,

@@ -11,6 +11,7 @@ export type NodeErrorCode =
   | "store-damaged"
   | "store-newer"
   | "store-away"
+  | "backup-damaged"
   | "store-refused"
   | "store-not-durable"
   | "address-in-use"

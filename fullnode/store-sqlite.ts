@@ -29,7 +29,7 @@ import { asNodeError, damaged, isPassingStoreError } from "./store-sqlite-failur
 import { SqliteReading } from "./store-sqlite-reading.ts";
 import { SqliteTransaction, seatOf } from "./store-sqlite-transaction.ts";
 
-const storeFileName = "node.db";
+export const storeFileName = "node.db";
 /** "ECPn": tells our file from another program's. */
 const applicationId = 0x4543_506e;
 const synchronousFull = 2;

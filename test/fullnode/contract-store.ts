@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import type { Store } from "../../fullnode/store.ts";
+import { storeAddressOf } from "../../fullnode/store-address.ts";
 import { openPostgresStore } from "../../fullnode/store-postgres.ts";
 import { isPassingPostgresError } from "../../fullnode/store-postgres-failure.ts";
 import { createSqliteStore, openSqliteStore } from "../../fullnode/store-sqlite.ts";
@@ -22,6 +23,8 @@ export function usePostgres(place: PostgresPlace): void {
 /** A store, and how to open it again and to read it past its code. */
 export interface ContractStore {
   readonly kind: "sqlite" | "postgres";
+  /** Of the database. */
+  readonly url?: string;
   create(): Store;
   open(): Store;
   query(sql: string, parameters: readonly (string | number)[]): Record<string, unknown>[];
@@ -43,10 +46,13 @@ export function contractStore(data: string): ContractStore {
       },
     };
   const place = server;
-  const database = `contract_${process.pid}_${databases++}`;
+  // A folder that names a database already has that one.
+  const named = storeAddressOf(data)?.url;
+  const database = named ? databaseOf(named) : `contract_${process.pid}_${databases++}`;
   const address = { url: postgresUrl(place, database) };
   return {
     kind: "postgres",
+    url: address.url,
     create: () => {
       queryNow(place, "postgres", `CREATE DATABASE ${database}`);
       // As SQLite has it, for the tests' own queries.
@@ -56,6 +62,10 @@ export function contractStore(data: string): ContractStore {
     open: () => lateStore(openPostgresStore({ address })),
     query: (sql, parameters) => queryNow(place, database, asJsonQuery(sql, parameters)),
   };
+}
+
+function databaseOf(url: string): string {
+  return /\/(\w+)\?/.exec(url)?.[1] ?? "";
 }
 
 /** A store that is being opened, for callers that cannot wait: each question waits instead. */

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
-import { createNodeKeys, ed25519PublicKey, type NodeKeys } from "../../fullnode/node-keys.ts";
+import { createNodeKeys, ed25519PublicKey, loadNodeKeys, type NodeKeys } from "../../fullnode/node-keys.ts";
 import type { OutgoingReceipt, RefusedEvent, StoredEvent } from "../../fullnode/record-event.ts";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { enrolDevice, Registry } from "../../fullnode/registry.ts";
@@ -37,13 +37,16 @@ export class NodeFixture {
   readonly logLines: string[] = [];
   readonly failures: unknown[] = [];
 
-  /** @param database a store to open, instead of a new one */
-  constructor(t: TestContext, database?: Uint8Array) {
-    this.data = temporaryFolder(t);
-    this.keys = createNodeKeys(this.data, 1);
+  /**
+   * @param database a store to open, instead of a new one
+   * @param data a folder with keys and a store, instead of a new one
+   */
+  constructor(t: TestContext, database?: Uint8Array, data?: string) {
+    this.data = data ?? temporaryFolder(t);
+    this.keys = data ? loadNodeKeys(data) : createNodeKeys(this.data, 1);
     if (database) writeFileSync(join(this.data, "node.db"), database, { mode: 0o600 });
     this.contract = contractStore(this.data);
-    this.store = database ? this.contract.open() : this.contract.create();
+    this.store = database || data ? this.contract.open() : this.contract.create();
     this.path = this.#makePath();
     t.after(() => this.store.close());
   }
