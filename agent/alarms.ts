@@ -68,8 +68,9 @@ export class AgentWatch {
     return this.#board.counts;
   }
 
-  *#ofUplink({ uplink, sealed, waiting }: AgentStatus, nowMs: number): Generator<Observation<AgentAlarmKind>> {
+  *#ofUplink({ uplink, sealed, backlog }: AgentStatus, nowMs: number): Generator<Observation<AgentAlarmKind>> {
     if (uplink === undefined) return; // kept on the hub by choice; the ring says when it is full
+    const waiting = backlog.records; // what a full node has, though older records are missing there, is not withheld
     const acknowledged = sealed - waiting;
     const isProgress = acknowledged !== this.#acknowledged || waiting === 0 || !uplink.connected;
     this.#acknowledged = acknowledged;

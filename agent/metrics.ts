@@ -26,6 +26,10 @@ export class AgentMetrics {
       one(status().acknowledged),
     );
     this.#gauge("ecp_records_waiting", "Records sealed and not acknowledged", [], () => one(status().waiting));
+    this.#gauge("ecp_backlog_records", "Records that no full node has named in a receipt", [], () =>
+      one(status().backlog.records),
+    );
+    this.#gauge("ecp_backlog_bytes", "Their size, about", [], () => one(status().backlog.bytes));
     this.#gauge("ecp_wallet_connected", "1: the wallet answers", [], () =>
       one(status().wallet === "connected" ? 1 : 0),
     );

@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync 
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { NodeWatch } from "../fullnode/alarms.ts";
 import { createNodeKeys } from "../fullnode/node-keys.ts";
 import { RecordPath } from "../fullnode/record-path.ts";
 import { Registry } from "../fullnode/registry.ts";
@@ -115,10 +116,13 @@ async function lookMicroseconds(campaign: Campaign, count: number): Promise<numb
     store,
     Array.from({ length: count }, () => new SupplyDevice(campaign.random)),
   );
-  store.deviceStates();
+  const watch = new NodeWatch({ store, clock: systemClock, queueShare: () => 0, onChanges: () => {} });
+  watch.connected(true);
+  await watch.look();
   const fromMs = performance.now();
-  const found = store.deviceStates().length;
+  await watch.look();
   const us = ((performance.now() - fromMs) * 1_000) / count;
+  const found = watch.devices.length;
   store.close();
   if (found !== count) throw new Error(`${found} of ${count} devices`);
   campaign.say(`a look at ${count} devices: ${us.toFixed(1)} µs each`);

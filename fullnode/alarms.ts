@@ -5,7 +5,6 @@
  */
 import { type Alarm, AlarmBoard, type AlarmChange, type AlarmRule, type Observation } from "../platform/alarm-board.ts";
 import type { Clock } from "../platform/clock.ts";
-import { didKeyOf, publicKeyOfDid } from "../protocol/public-key.ts";
 import type { ClockStateLetter } from "../protocol/reading-status.ts";
 import type { DeviceState, Store } from "./store.ts";
 
@@ -150,8 +149,7 @@ export class NodeWatch {
     const percent = Math.round(level * 100);
     found.push({ ...self, kind: "backlog-growing", level, detail: `the intake's queue is ${percent} % full` });
     for (const state of this.#states) {
-      const subject = didKeyOf(publicKeyOfDid(state.name));
-      found.push(...this.#ofDevice(state, subject, wallMs));
+      found.push(...this.#ofDevice(state, `did:key:${state.name}`, wallMs));
     }
     for (const [subject, clock] of this.#clocks)
       found.push({
@@ -168,9 +166,11 @@ export class NodeWatch {
     if (this.#connectedMs !== undefined) {
       const silentMs = wallMs - Math.max(lastReceivedMs, enrolledMs, this.#connectedMs);
       const allowedMs = this.allowedSilenceMs(name);
-      const last = lastReceivedMs === 0 ? "no record yet" : `last record ${new Date(lastReceivedMs).toISOString()}`;
-      const detail = `${last}; more than ${Math.round(allowedMs / 1_000)} s of silence are not usual`;
-      yield { kind: "no-data", subject, level: silentMs / allowedMs, detail };
+      if (silentMs >= allowedMs) {
+        const last = lastReceivedMs === 0 ? "no record yet" : `last record ${new Date(lastReceivedMs).toISOString()}`;
+        const detail = `${last}; more than ${Math.round(allowedMs / 1_000)} s of silence are not usual`;
+        yield { kind: "no-data", subject, level: silentMs / allowedMs, detail };
+      }
     }
     if (evidence > 0 && wallMs - evidenceMs < forkShownMs)
       yield { kind: "fork", subject, level: 1, detail: `${evidence} records contradict what is stored` };

@@ -4,7 +4,6 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { version } from "../platform/version.ts";
-import { didKeyOf, publicKeyOfDid } from "../protocol/public-key.ts";
 import type { NodeWatch } from "./alarms.ts";
 import { type RecordCounts, receiptSecondsBounds } from "./record-path.ts";
 
@@ -43,8 +42,7 @@ export class NodeMetrics {
   }
 
   #ofDevices({ watch, devices }: MetricsSources): void {
-    const named = () =>
-      watch.devices.slice(0, devices).map((state) => ({ state, did: didKeyOf(publicKeyOfDid(state.name)) }));
+    const named = () => watch.devices.slice(0, devices).map((state) => ({ state, did: `did:key:${state.name}` }));
     this.#gaugeOf("ecp_device_last_record_timestamp_seconds", "When the last record of a device came", "device", () =>
       named().map(({ state, did }) => [did, state.lastReceivedMs / 1_000]),
     );

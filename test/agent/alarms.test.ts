@@ -14,6 +14,8 @@ const wallet = { clockState: 0, segments: 10, segmentsInUse: 1 } as WalletHello;
 
 class Hub {
   nowMs = 0;
+  /** Records that the node has, and the journal keeps because older ones are missing there. */
+  stored = 0;
   status: AgentStatus;
   hello: WalletHello = wallet;
   changes: string[] = [];
@@ -37,7 +39,11 @@ class Hub {
   pass(ms: number, each: () => Partial<AgentStatus> = () => ({})): void {
     for (const endMs = this.nowMs + ms; this.nowMs < endMs; ) {
       this.nowMs += agentLookEveryMs;
-      this.status = { ...this.status, ...each() };
+      const status = { ...this.status, ...each() };
+      this.status = {
+        ...status,
+        backlog: { records: status.waiting - this.stored, stored: this.stored, rows: 0, bytes: 0 },
+      };
       for (const { state, alarm } of this.watch.look(this.status, this.hello))
         this.changes.push(`${state} ${alarm.kind}`);
     }
@@ -58,6 +64,13 @@ test("what waits without a receipt though the broker is there is told after 15 m
   hub.pass(minuteMs, () => ({ sealed: 2, waiting: 2 }));
   assert.deepEqual(hub.kinds, ["receipt-withheld"], "another sealed record is no receipt");
   hub.pass(agentLookEveryMs, () => ({ waiting: 1 }));
+  assert.deepEqual(hub.kinds, []);
+});
+
+test("what the full node has, though older records are missing there, is not withheld", () => {
+  const hub = new Hub();
+  hub.stored = 5;
+  hub.pass(2 * withheldAfterMs, () => ({ sealed: 9, waiting: 5 }));
   assert.deepEqual(hub.kinds, []);
 });
 

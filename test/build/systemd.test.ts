@@ -56,6 +56,13 @@ function installed(unit: string): string {
   return readFileSync(path.join(folder, unit), "utf8").replace(/^ExecStart=\S+/m, "ExecStart=/bin/true");
 }
 
+test("no unit listens where its configuration does not say so", () => {
+  const bound = (unit: string) =>
+    [...readFileSync(path.join(folder, unit), "utf8").matchAll(/^SocketBind(.*)$/gm)].map(([, rule]) => rule);
+  assert.deepEqual(bound("ecp-agent.service"), ["Deny=any"]);
+  assert.deepEqual(bound("ecp-node.service"), ["Allow=tcp:1883", "Deny=any"]);
+});
+
 test("the wallet has no network and the agent can reach its socket", () => {
   const wallet = readFileSync(path.join(folder, "ecp-wallet.service"), "utf8");
   const agent = readFileSync(path.join(folder, "ecp-agent.service"), "utf8");

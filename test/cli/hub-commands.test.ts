@@ -157,6 +157,7 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
     change();
     return (await ecp("status", "--config", config)).status;
   };
+  const alarm = { kind: "receipt-withheld", subject: "hub", detail: "7 records wait", sinceMs: 1_800_000_000_000 };
   const bad: (() => void)[] = [
     () => wallet.script(() => helloFields({ ...hello, keyProtection: "none" })),
     () => wallet.script(() => helloFields({ ...hello, retired: true })),
@@ -169,8 +170,17 @@ test("ecp status: all is well: 0, and everything is told; each thing that is not
     () => {
       agent = { ...agentStatus, meters: agentStatus.meters.map((meter) => ({ ...meter, lastStatus: "T" })) };
     },
+    () => {
+      agent = { ...agentStatus, alarms: [alarm] };
+    },
   ];
   for (const change of bad) assert.equal(await statusWith(change), 1, `${change}`);
+  agent = { ...agentStatus, alarms: [alarm] };
+  const { out } = await ecp("status", "--config", config);
+  assert.match(
+    out,
+    /^!! receipt-withheld \(hub, since 2027-.*\): 7 records wait; see docs\/operating\.md#receipt-withheld$/m,
+  );
   assert.equal(await statusWith(() => undefined), 0);
 });
 

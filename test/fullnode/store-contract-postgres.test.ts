@@ -10,6 +10,6 @@ if (postgresMissing) {
   const server = await PostgresServer.start();
   after(() => server.stop());
   usePostgres(server);
-  for (const name of ["record-path", "kept", "dropped", "rotation", "registry", "two-writers"])
+  for (const name of ["record-path", "kept", "dropped", "rotation", "registry", "two-writers", "device-states"])
     await import(`./${name}.test.ts`);
 }
