@@ -17,7 +17,7 @@ import { Missing } from "./campaign.ts";
 
 const passphrase = "bench";
 const cheap = { memoryKiB: 8, passes: 1, parallelism: 1 };
-const seed = new Uint8Array(createHash("sha256").update("wallet bench").digest());
+export const benchSeed: Uint8Array = new Uint8Array(createHash("sha256").update("wallet bench").digest());
 const pkcs8Ed25519 = Buffer.from("302e020100300506032b657004220420", "hex"); // RFC 8410 §7
 
 export const benchMeters: readonly PolicyMeter[] = Array.from({ length: 24 }, (_, index) => ({
@@ -30,7 +30,7 @@ export function makeWallet(folder: string, segments: number, records: number, se
   mkdirSync(folder, { recursive: true });
   chmodSync(folder, 0o700);
   writeFileSync(path.join(folder, "passphrase"), `${passphrase}\n`, { mode: 0o600 });
-  writeFileSync(path.join(folder, "device.key"), lockSeed(seed, Buffer.from(passphrase), cheap), { mode: 0o600 });
+  writeFileSync(path.join(folder, "device.key"), lockSeed(benchSeed, Buffer.from(passphrase), cheap), { mode: 0o600 });
   const policy = { ...emptyPolicy, meters: benchMeters, sealEveryS };
   writeFileSync(path.join(folder, "policy.cbor"), encodePolicy(policy), { mode: 0o600 });
   const endings: (() => unknown)[] = [];
@@ -44,8 +44,8 @@ export function makeWallet(folder: string, segments: number, records: number, se
 
 /** The same signatures by node:crypto, 14 times faster: for what is made before the clock runs. */
 export function quickKey(): DeviceKey {
-  const key = createPrivateKey({ key: Buffer.concat([pkcs8Ed25519, seed]), format: "der", type: "pkcs8" });
-  return { ...deviceKeyOf(seed), sign: (message) => new Uint8Array(sign(null, message, key)) };
+  const key = createPrivateKey({ key: Buffer.concat([pkcs8Ed25519, benchSeed]), format: "der", type: "pkcs8" });
+  return { ...deviceKeyOf(benchSeed), sign: (message) => new Uint8Array(sign(null, message, key)) };
 }
 
 /** A reading of two energies. */
