@@ -4,9 +4,12 @@
  * that bridges as many plain messages, unsigned, out of its memory.
  */
 
+import { spawnSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
+import path from "node:path";
+import { projectRoot } from "../test/system/running-program-fixture.ts";
 import { freePort, Scene } from "../test/system/scene-fixture.ts";
-import { anonymousMiB, type Backlog, BacklogHub } from "./backlog-hub.ts";
+import { anonymousMiB, type Backlog, BacklogHub, processorUs } from "./backlog-hub.ts";
 import { bridgedPerSecond } from "./bridged-messages.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
 import { signedOf, verificationLimit } from "./verification-limit.ts";
@@ -19,6 +22,9 @@ const drainTimeoutMs = 300_000;
 
 await runCampaign("backlog", async (campaign) => {
   const scene = new Scene({ after: (ending) => campaign.after(ending as () => unknown) });
+  // The programs as they are installed: a start from TypeScript would be measured with them.
+  const built = spawnSync(process.execPath, ["esbuild.config.mjs", "--quiet"], { cwd: projectRoot, encoding: "utf8" });
+  if (built.status !== 0) throw new Error(`the bundles cannot be made: ${built.stderr}`);
   const minutesOfAWeek = 7 * 24 * 60;
   const meters = 3;
   const single = await drained(campaign, scene, "single", {
@@ -58,6 +64,11 @@ interface Drained {
   readonly ofVerifications: number;
   readonly agentMiB: number;
   readonly walletMiB: number;
+  /** Processor time a record, of each process. */
+  readonly agentUs: number;
+  readonly walletUs: number;
+  readonly brokerUs: number;
+  readonly nodeUs: number;
 }
 
 async function drained(
@@ -85,15 +96,14 @@ async function drained(
   const nodeFolder = scene.path(`${name}-node`);
   await scene.succeed("ecp-node", "init", "--data", nodeFolder, "--name", "bench");
   const last = await hub.startWallet(nodeFolder, encrypted);
-  const node = scene.start(
-    "ecp-node",
+  const node = scene.startCommand(path.join(projectRoot, "dist/ecp-node"), [
     "run",
     "--data",
     nodeFolder,
     "--broker",
     `mqtt://127.0.0.1:${brokerPort}`,
     "--exit-with-parent",
-  );
+  ]);
   await node.line(/listening for records/);
   let agentMiB = 0;
   let walletMiB = 0;
@@ -102,7 +112,13 @@ async function drained(
     if (hub.walletPid !== undefined) walletMiB = Math.max(walletMiB, anonymousMiB(hub.walletPid));
   }, sampleEveryMs);
   try {
-    const { drainMs } = await hub.drain(last, drainTimeoutMs);
+    const before = {
+      wallet: processorUs(hub.walletPid as number),
+      broker: processorUs(mosquitto.pid),
+      node: processorUs(node.pid),
+    };
+    const { drainMs, agentUs } = await hub.drain(last, drainTimeoutMs);
+    const each = (us: number): number => Math.round(us / last);
     const recordsPerSecond = (last / drainMs) * 1_000;
     const figures = {
       records: last,
@@ -112,6 +128,10 @@ async function drained(
       ofVerifications: rounded(recordsPerSecond / limit.perSecond),
       agentMiB: rounded(agentMiB),
       walletMiB: rounded(walletMiB),
+      agentUs: each(agentUs),
+      walletUs: each(processorUs(hub.walletPid as number) - before.wallet),
+      brokerUs: each(processorUs(mosquitto.pid) - before.broker),
+      nodeUs: each(processorUs(node.pid) - before.node),
     };
     campaign.say(`${name}: ${JSON.stringify(figures)}`);
     return figures;

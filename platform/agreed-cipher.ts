@@ -5,11 +5,11 @@
 import {
   createCipheriv,
   createDecipheriv,
-  createHmac,
   createPrivateKey,
   createPublicKey,
   diffieHellman,
   generateKeyPairSync,
+  hash,
   hkdfSync,
   type KeyObject,
 } from "node:crypto";
@@ -17,6 +17,8 @@ import {
 export const nonceBytes = 12;
 export const tagBytes = 16;
 const keyBytes = 32;
+/** SHA-256's block (FIPS 180-4 §1). */
+const hashBlockBytes = 64;
 const algorithm = "chacha20-poly1305";
 
 /** RFC 8410 §7 and §4: what stands before the 32 bytes in PKCS #8 and in SubjectPublicKeyInfo. */
@@ -64,7 +66,7 @@ export function agreedCipher(privateKey: KeyObject, peerShare: Uint8Array, info:
   secret.fill(0);
   const [encryptionKey, nonceKey] = [keys.subarray(0, keyBytes), keys.subarray(keyBytes)];
   return {
-    nonceOf: (text) => createHmac("sha256", nonceKey).update(text).digest().subarray(0, nonceBytes),
+    nonceOf: hmacOf(nonceKey),
     encrypt: (nonce, authenticated, text) => {
       const cipher = createCipheriv(algorithm, encryptionKey, nonce, { authTagLength: tagBytes });
       cipher.setAAD(authenticated, { plaintextLength: text.length });
@@ -87,6 +89,26 @@ export function agreedCipher(privateKey: KeyObject, peerShare: Uint8Array, info:
         return undefined;
       }
     },
+  };
+}
+
+/**
+ * HMAC-SHA-256 (RFC 2104 §2), cut to a nonce, with what depends on the key alone made once: two hashes in one call each take a
+ * third of the time that an Hmac object takes where there is no JIT.
+ */
+function hmacOf(key: Uint8Array): (text: Uint8Array) => Uint8Array {
+  const padded = Buffer.alloc(hashBlockBytes);
+  padded.set(key);
+  const inner = padded.map((byte) => byte ^ 0x36);
+  const outer = Buffer.alloc(hashBlockBytes + keyBytes);
+  outer.set(padded.map((byte) => byte ^ 0x5c));
+  padded.fill(0);
+  return (text) => {
+    const message = Buffer.allocUnsafe(hashBlockBytes + text.length);
+    message.set(inner);
+    message.set(text, hashBlockBytes);
+    outer.set(hash("sha256", message, "buffer"), hashBlockBytes);
+    return hash("sha256", outer, "buffer").subarray(0, nonceBytes);
   };
 }
 

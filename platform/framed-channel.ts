@@ -19,7 +19,7 @@ export class FrameParser {
       const length = this.#pending.readUInt32BE(0);
       if (length > this.#bytesMax) throw new RangeError(`a message of ${length} bytes, at most ${this.#bytesMax}`);
       if (this.#pending.length < frameHeaderBytes + length) break;
-      messages.push(Uint8Array.from(this.#pending.subarray(frameHeaderBytes, frameHeaderBytes + length)));
+      messages.push(new Uint8Array(this.#pending.subarray(frameHeaderBytes, frameHeaderBytes + length)));
       this.#pending = this.#pending.subarray(frameHeaderBytes + length);
     }
     return messages;

@@ -99,6 +99,28 @@ export class JournalSegments {
     return this.#load(span).records;
   }
 
+  /** Records from one ordinal to another, both included, as far as they are there. */
+  *recordsFrom(
+    spans: readonly SegmentSpan[],
+    first: number,
+    last: number,
+  ): Generator<[ordinal: number, bytes: Uint8Array]> {
+    const begins = (span: SegmentSpan): number => this.#ordinalOf(span.epoch, span.firstSequence);
+    const start = spans.findLastIndex((span) => begins(span) <= first);
+    for (const [index, span] of spans.entries()) {
+      if (index < start) continue;
+      if (begins(span) > last) return;
+      const records = this.records(span);
+      const next = spans[index + 1];
+      // By their places and not through all of them: a backlog is read a few at a time.
+      const end = next ? Math.min(last, begins(next) - 1) : last;
+      for (let ordinal = Math.max(first, begins(span)); ordinal <= end; ordinal++) {
+        const bytes = records.get(ordinal);
+        if (bytes !== undefined) yield [ordinal, bytes];
+      }
+    }
+  }
+
   /** A record was appended to this segment. */
   added(span: SegmentSpan, ordinal: number, bytes: Uint8Array, content: RecordContent): void {
     const loaded = this.#loaded.get(span.segment);

@@ -340,12 +340,8 @@ export class Journal {
 
   // ── what is released, and what is there ─────────────────────────────────────────────────────────────────────────────
 
-  *#recordsFrom(first: number, last: number): Generator<[ordinal: number, bytes: Uint8Array]> {
-    const start = this.#spans.findLastIndex((span) => this.#firstOrdinal(span) <= first);
-    for (const span of this.#spans.slice(Math.max(0, start))) {
-      if (this.#firstOrdinal(span) > last) return;
-      for (const entry of this.#segments.records(span)) if (entry[0] >= first && entry[0] <= last) yield entry;
-    }
+  #recordsFrom(first: number, last: number): Generator<[ordinal: number, bytes: Uint8Array]> {
+    return this.#segments.recordsFrom(this.#spans, first, last);
   }
 
   /** Ordinal of a segment's first record, or of the next one where it has none. */

@@ -11,11 +11,11 @@ import { signStatement } from "../protocol/statement.ts";
 import {
   decodeWalletRequest,
   encodeAnswer,
+  encodeReadAnswer,
   encodeRefusal,
   enrolFields,
   helloFields,
   readBytesMax,
-  readFields,
   releaseFields,
   sealFields,
   statementFields,
@@ -182,6 +182,7 @@ export class Wallet {
     const { id, request } = decodeWalletRequest(message);
     try {
       if (request instanceof WalletRefusal) throw request;
+      if (request.type === "read") return encodeReadAnswer(id, { records: this.#read(request) });
       return encodeAnswer(id, this.#fields(request));
     } catch (error) {
       if (!(error instanceof WalletRefusal)) throw error;
@@ -190,7 +191,7 @@ export class Wallet {
     }
   }
 
-  #fields(request: WalletRequest): CborMap {
+  #fields(request: Exclude<WalletRequest, { type: "read" }>): CborMap {
     if (this.#options.retired && signingRequests.has(request.type)) throw new WalletRefusal("key-retired");
     switch (request.type) {
       case "hello":
@@ -199,8 +200,6 @@ export class Wallet {
         return enrolFields(this.#enrolmentRequest());
       case "seal":
         return sealFields(this.#sealer.seal(request));
-      case "read":
-        return readFields({ records: this.#read(request) });
       case "release":
         return releaseFields(this.#releases.release(request.receipt));
       case "statement":
