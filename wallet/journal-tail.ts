@@ -8,6 +8,11 @@ import { type Commit, commitHash, touchedFrom, type Walk, whatIsThere } from "./
 
 /** Blocks at a segment's end that only a released position is written to: it is on disk before what it releases goes. */
 const reserveBlocks = 1;
+/**
+ * Blocks before those that a full ring leaves for voids. Without them a ring that is full when a power cut spoils its newest record could
+ * stay full for ever, where a full node has that record: its receipts name a digest that nobody can compare any more.
+ */
+const voidBlocks = 3;
 
 /** A commit that is to be written: what it holds, its first or next sequence, and the released position. */
 export interface NewCommit {
@@ -54,10 +59,14 @@ export class JournalTail {
     return this.#spans.findIndex((span) => span.segment === this.nextSegment);
   }
 
-  /** Writes a commit behind the newest one and gives its number; undefined, and nothing written, where it does not fit. */
-  append(commit: NewCommit): number | undefined {
+  /**
+   * Writes a commit behind the newest one and gives its number; undefined, and nothing written, where it does not fit.
+   * @param mayFill whether it may take the blocks that are left for voids
+   */
+  append(commit: NewCommit, mayFill: boolean): number | undefined {
     const bytes = this.#encode(commit, { ...this.newest, block: this.#nextBlock });
-    if (this.#nextBlock + bytes.length / blockBytes > this.#ring.segmentBlocks - reserveBlocks) return undefined;
+    const end = this.#ring.segmentBlocks - reserveBlocks - (mayFill ? 0 : voidBlocks);
+    if (this.#nextBlock + bytes.length / blockBytes > end) return undefined;
     return this.#write(bytes, this.newest.segment, this.#nextBlock);
   }
 

@@ -14,6 +14,7 @@ import {
   type PendingRow,
 } from "./journal-body.ts";
 import { createJournal } from "./journal-creation.ts";
+import { declaresDrop } from "./journal-dropping.ts";
 import { epochsMax, type JournalEpoch, JournalEpochs, type Place, type SequenceRange } from "./journal-epochs.ts";
 import { JournalHistory } from "./journal-history.ts";
 import { readTail, walkSpan } from "./journal-recovery.ts";
@@ -166,7 +167,7 @@ export class Journal {
     const { epoch, sequence } = records[0]?.decoded.content ?? { epoch: this.epoch, sequence: this.nextSequence };
     if (epoch !== this.epoch) throw new RangeError(`a record of epoch ${epoch} in epoch ${this.epoch}`);
     if (this.#epochs.isUnwritten && records.length === 0) throw new RangeError("an epoch begins with a record");
-    if (dropping !== undefined && !this.#areDeclared(records, dropping))
+    if (dropping !== undefined && !declaresDrop(records, dropping, this.#epochs))
       throw new RangeError("records are dropped by a commit that says so");
     const content = { records: records.map((record) => record.bytes), pendingRows };
     const commitNumber = this.#write(content, { epoch, sequence }, dropping);
@@ -381,15 +382,6 @@ export class Journal {
     return index < 0 || this.#isRecyclable(index);
   }
 
-  /** Whether records say that all up to this ordinal is dropped. */
-  #areDeclared(records: readonly NewRecord[], dropping: number): boolean {
-    const events = records.flatMap(({ decoded: { content } }) => (content.kind === "event" ? content.events : []));
-    return events.some(
-      ([code, epoch, , last]) =>
-        code === eventCodes.dropped && this.#epochs.ordinalOf(epoch as number, last as number) === dropping,
-    );
-  }
-
   #forgetEpochs(): void {
     this.#epochs.forgetBefore(this.#oldestOrdinal, this.#spans[0]?.epoch);
   }
@@ -400,7 +392,9 @@ export class Journal {
   #write(content: CommitBody, first: Place, dropping: number | undefined): number {
     const receipt = this.#release.isWritten ? undefined : this.#release.receipt;
     const commit = { content: { ...content, ...(receipt && { receipt }) }, first, released: this.#released };
-    const number = dropping === undefined && !this.#spoiltAhead ? this.#tail.append(commit) : undefined;
+    const isVoid = this.#lost !== undefined && first.sequence > this.#lost.last;
+    const mayFill = isVoid || this.#nextIsFree();
+    const number = dropping === undefined && !this.#spoiltAhead ? this.#tail.append(commit, mayFill) : undefined;
     const commitNumber = number ?? this.#writeToNextSegment(content, first, dropping);
     this.#release.wasWritten();
     return commitNumber;

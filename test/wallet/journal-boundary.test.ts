@@ -321,23 +321,19 @@ test("seeded: dropping, releasing and power cuts one after the other: nothing go
 test("a spoilt tail of a full ring that may drop: the void stands in the first record behind what it voids, whatever is cut", (t) => {
   const wallet = new WalletFixture(t, { segments: 3, policy: { whenFull: "drop_oldest" } });
   for (let i = 0; i < 100; i++) wallet.seal([rowAt(startS + i)]);
-  for (let i = 100; wallet.journal.segmentsInUse < 3 || nextBlockOf(wallet) < segmentBlocks - 1; i++)
+  for (let i = 100; wallet.journal.segmentsInUse < 3 || nextBlockOf(wallet) < fullBlocks; i++)
     wallet.seal([rowAt(startS + i)]);
-  const image = wallet.image();
+  let image = wallet.image();
   const newest = image.findIndex((bytes) => bytes.readBigUInt64BE(20) === newestFirstCommit(image));
-  image[newest]?.fill(0xa5, (segmentBlocks - 2) * blockBytes, (segmentBlocks - 1) * blockBytes);
-  wallet.close();
-  wallet.putImage(image);
-  const writes: RingWrite[] = [];
-  const { write } = JournalRing.prototype;
-  JournalRing.prototype.write = function (this: JournalRing, segment: number, block: number, bytes: Buffer): void {
-    writes.push({ before: wallet.image(), segment, block, bytes: Buffer.from(bytes) });
-    write.call(this, segment, block, bytes);
-  };
-  try {
-    wallet.restart();
-  } finally {
-    JournalRing.prototype.write = write;
+  let writes: RingWrite[] = [];
+  // Each void is spoilt in its turn, until the room that is left for voids has gone.
+  for (let block = fullBlocks - 1; block < segmentBlocks - 1; ) {
+    image[newest]?.fill(0xa5, block * blockBytes, (block + 1) * blockBytes);
+    wallet.close();
+    wallet.putImage(image);
+    writes = restartWriting(wallet);
+    block = (writes[0] as RingWrite).block;
+    image = (writes[1] as RingWrite).before.map((bytes) => Buffer.from(bytes));
   }
   assert.ok(writes.length >= 2, "the drop and what follows it");
   const random = new SeededRandom(4);
@@ -355,6 +351,25 @@ test("a spoilt tail of a full ring that may drop: the void stands in the first r
     check();
   }
 });
+
+/** Starts the wallet again, and gives what that writes. */
+function restartWriting(wallet: WalletFixture): RingWrite[] {
+  const writes: RingWrite[] = [];
+  const { write } = JournalRing.prototype;
+  JournalRing.prototype.write = function (this: JournalRing, segment: number, block: number, bytes: Buffer): void {
+    writes.push({ before: wallet.image(), segment, block, bytes: Buffer.from(bytes) });
+    write.call(this, segment, block, bytes);
+  };
+  try {
+    wallet.restart();
+  } finally {
+    JournalRing.prototype.write = write;
+  }
+  return writes;
+}
+
+/** Blocks of the newest segment that a full ring fills: the rest is left for voids and a released position. */
+const fullBlocks = segmentBlocks - 4;
 
 /** Number of the first commit of the segment that is being written. */
 function newestFirstCommit(image: readonly Buffer[]): bigint {

@@ -80,6 +80,29 @@ test("a full ring refuses, loses nothing, and goes on when a receipt releases", 
   checkChain(wallet.records(), wallet.key.publicKey);
 });
 
+test("a full ring whose newest record was spoilt after a full node had it seals the void, and goes on by the receipt for that", (t) => {
+  const wallet = new WalletFixture(t, { segments: 3 });
+  let sealed = 0;
+  const fill = (): void => {
+    for (;;) wallet.seal([rowAt(startS + sealed++)]);
+  };
+  assert.throws(fill, refusal("ring-full"));
+  const last = wallet.journal.nextSequence - 1;
+  const delivered = wallet.receiptThrough(last);
+  const image = wallet.image();
+  const newest = image.findLastIndex((bytes) => bytes.readBigUInt64BE(20) === newestCommit(image));
+  const block = lastBlockOf(image[newest] as Buffer);
+  image[newest]?.fill(0xa5, block * blockBytes, (block + 1) * blockBytes);
+  wallet.close();
+  wallet.putImage(image);
+  wallet.restart();
+  assert.throws(() => wallet.ask({ type: "release", receipt: delivered }), refusal("receipt-digest-mismatch"));
+  const [void_] = eventsIn(wallet.records(), eventCodes.void);
+  assert.deepEqual(void_?.slice(1, 2), [last], "the void is sealed although the ring is full");
+  wallet.releaseAll();
+  wallet.seal([rowAt(startS + sealed)]);
+});
+
 test("refusals by a full ring do not use up the meter's rate", (t) => {
   const policy = { meters: [meterOf({ rowsPerMinute: 1 })] };
   const wallet = new WalletFixture(t, { segments: 3, policy });
@@ -375,3 +398,16 @@ test("a write that fails gives no answer: the error goes to the caller, who ends
   assert.equal(reopened.nextSequence, 2, "nothing was written");
   reopened.close();
 });
+
+/** Number of the first commit of the newest segment. */
+function newestCommit(image: readonly Buffer[]): bigint {
+  return image.map((bytes) => bytes.readBigUInt64BE(20)).reduce((most, number) => (number > most ? number : most));
+}
+
+/** The last block of a segment that a commit of its generation lies in. */
+function lastBlockOf(bytes: Buffer): number {
+  const generation = bytes.readUInt32BE(12);
+  let block = 0;
+  while (bytes.readUInt32BE((block + 1) * blockBytes + 12) === generation) block++;
+  return block;
+}
