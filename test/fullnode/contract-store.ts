@@ -15,8 +15,8 @@ const nodeName = "test node";
 let server: PostgresPlace | undefined;
 let databases = 0;
 
-/** All stores made from now on are databases of this server. */
-export function usePostgres(place: PostgresPlace): void {
+/** All stores made from now on are databases of this server; without one they are embedded again. */
+export function usePostgres(place: PostgresPlace | undefined): void {
   server = place;
 }
 
