@@ -6,12 +6,12 @@ import type { CborMap } from "../protocol/deterministic-cbor.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { type EnrolmentRequest, signEnrolmentRequest } from "../protocol/enrolment.ts";
 import { kidOf } from "../protocol/public-key.ts";
+import { encodeReadAnswer } from "../protocol/read-answer.ts";
 import { epochReasons, eventCodes, type RecordEvent } from "../protocol/record.ts";
 import { signStatement } from "../protocol/statement.ts";
 import {
   decodeWalletRequest,
   encodeAnswer,
-  encodeReadAnswer,
   encodeRefusal,
   enrolFields,
   helloFields,
