@@ -1,8 +1,12 @@
 #!/usr/bin/env node
 /** ecp-node: the full node's program. Each command is a file of its own. */
+import { availableParallelism } from "node:os";
 import { version } from "../platform/version.ts";
 import { type Program, runProgram } from "./command.ts";
 import { explainNodeError, nodeExitHelp } from "./node-command.ts";
+
+// Signatures are verified on libuv's thread pool, which reads this when it is first used: with 4 threads on 2 cores it verifies most.
+process.env.UV_THREADPOOL_SIZE ??= `${Math.min(Math.max(4, 2 * availableParallelism()), 64)}`;
 
 const program: Program = {
   name: "ecp-node",
@@ -13,6 +17,7 @@ const program: Program = {
     enrol: async () => (await import("./node-enrol.ts")).nodeEnrol,
     run: async () => (await import("./node-run.ts")).nodeRun,
     devices: async () => (await import("./node-devices.ts")).nodeDevices,
+    quarantine: async () => (await import("./node-quarantine.ts")).nodeQuarantine,
     alarms: async () => (await import("./node-alarms.ts")).nodeAlarms,
     "epoch list": async () => (await import("./node-epoch.ts")).nodeEpochList,
     "epoch accept": async () => (await import("./node-epoch.ts")).nodeEpochAccept,

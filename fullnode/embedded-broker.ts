@@ -45,6 +45,7 @@ export async function startEmbeddedBroker(
   const password = randomBytes(32).toString("base64url");
   const retained = new Set<string>();
   const nodes = new WeakSet<Client>();
+  const lastTopics = new WeakMap<Client, { text: string; topic: ReturnType<typeof parseTopic> }>();
 
   const aedes = await Aedes.createBroker({
     maxInflightInbound: unreleasedMax,
@@ -66,7 +67,13 @@ export async function startEmbeddedBroker(
     },
     authorizePublish: (client, packet, done) => {
       if (client === null || nodes.has(client)) return done(null);
-      const topic = parseTopic(packet.topic);
+      // A device writes to one topic nearly always, and a name is dear to check.
+      let last = lastTopics.get(client);
+      if (last?.text !== packet.topic) {
+        last = { text: packet.topic, topic: parseTopic(packet.topic) };
+        lastTopics.set(client, last);
+      }
+      const { topic } = last;
       const refusal = publishRefusal(packet, topic);
       if (topic === undefined || refusal !== undefined) {
         log.warn("the broker refused a message", { topic: packet.topic.slice(0, 100), reason: refusal });

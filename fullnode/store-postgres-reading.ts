@@ -6,6 +6,7 @@ import { seatOf } from "./store-postgres-reads.ts";
 import type {
   EvidencePlace,
   MeterExchange,
+  QuarantineEntry,
   RowKey,
   Series,
   SlotCorrection,
@@ -143,6 +144,15 @@ export class PostgresReading {
       "SELECT epoch, sequence, digest FROM evidence WHERE device = $1 ORDER BY epoch, sequence, digest",
       [device],
     )) as unknown as EvidencePlace[];
+  }
+
+  async quarantined(limit: number): Promise<QuarantineEntry[]> {
+    return (await run(
+      this.#connection,
+      `SELECT name, count(*) AS records, min(received_ms) AS "firstReceivedMs", max(received_ms) AS "lastReceivedMs"
+       FROM quarantine GROUP BY name ORDER BY max(received_ms) DESC, name LIMIT $1`,
+      [limit],
+    )) as unknown as QuarantineEntry[];
   }
 
   async ledgerQueue(): Promise<{ entries: number; different: number }> {

@@ -47,6 +47,14 @@ export interface EvidencePlace extends RecordPlace {
   readonly digest: Uint8Array;
 }
 
+/** What is kept of a device that nobody has enrolled; the key that its name stands for has signed it. */
+export interface QuarantineEntry {
+  readonly name: string;
+  readonly records: number;
+  readonly firstReceivedMs: number;
+  readonly lastReceivedMs: number;
+}
+
 export interface StoreReading {
   /** IANA name of the zone by which hours, days and months begin; "UTC" unless set. */
   readonly timeZone: string;
@@ -62,6 +70,8 @@ export interface StoreReading {
   /** The newest first. */
   corrections(device: number, limit: number): Awaitable<readonly SlotCorrection[]>;
   evidence(device: number): Awaitable<readonly EvidencePlace[]>;
+  /** Names without an enrolment, the one heard last first. */
+  quarantined(limit: number): Awaitable<readonly QuarantineEntry[]>;
   /** Digests that wait for the ledger, and how many different ones they are. */
   ledgerQueue(): Awaitable<{ readonly entries: number; readonly different: number }>;
 }

@@ -5,6 +5,7 @@ import type { RecordPlace, StoredRecord } from "./store.ts";
 import type {
   EvidencePlace,
   MeterExchange,
+  QuarantineEntry,
   RowKey,
   Series,
   SlotCorrection,
@@ -123,6 +124,14 @@ export class SqliteReading {
       "SELECT epoch, sequence, digest FROM evidence WHERE device = ? ORDER BY epoch, sequence, digest",
       device,
     ) as unknown as EvidencePlace[];
+  }
+
+  quarantined(limit: number): QuarantineEntry[] {
+    return this.#sql.all(
+      `SELECT name, count(*) AS records, min(received_ms) AS "firstReceivedMs", max(received_ms) AS "lastReceivedMs"
+       FROM quarantine GROUP BY name ORDER BY max(received_ms) DESC, name LIMIT ?`,
+      limit,
+    ) as unknown as QuarantineEntry[];
   }
 
   ledgerQueue(): { entries: number; different: number } {

@@ -367,6 +367,7 @@ export class SqliteStore implements Store {
   exchanges: Store["exchanges"] = (device) => this.#reading.exchanges(device);
   corrections: Store["corrections"] = (device, limit) => this.#reading.corrections(device, limit);
   evidence: Store["evidence"] = (device) => this.#reading.evidence(device);
+  quarantined: Store["quarantined"] = (limit) => this.#reading.quarantined(limit);
   ledgerQueue: Store["ledgerQueue"] = () => this.#reading.ledgerQueue();
 
   isPassing(error: unknown): boolean {
