@@ -89,6 +89,8 @@ function parseStore(url: string | undefined, passwordFile: string | undefined): 
   if (!isPostgresUrl(url))
     throw usageError("ecp-node init", `--store ${url}, which is not postgres://USER@HOST/DATABASE`);
   if (passwordFile === undefined) return { url };
+  if (!/^\w+:\/\/[^/?#@]+@/.test(url))
+    throw usageError("ecp-node init", "--store-password-file, and no USER@ in --store");
   readPassword(passwordFile, "the database's password");
   return { url, passwordFile: resolve(passwordFile) };
 }

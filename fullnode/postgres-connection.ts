@@ -47,8 +47,7 @@ function bytesOf(text: string): Uint8Array {
 
 export function openPool({ url, passwordFile }: PostgresAddress): pg.Pool {
   const pool = new pg.Pool({
-    connectionString: url,
-    ...(passwordFile !== undefined && { password: () => readFileSync(passwordFile, "utf8").replace(/\r?\n$/, "") }),
+    connectionString: passwordFile === undefined ? url : withPassword(url, passwordFile),
     max: connectionsMax,
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 0,
@@ -61,6 +60,12 @@ export function openPool({ url, passwordFile }: PostgresAddress): pg.Pool {
   pool.on("error", () => undefined);
   pool.on("connect", (client) => client.on("error", () => undefined));
   return pool;
+}
+
+/** pg takes nothing beside an address that is in one. What it holds goes into no message. */
+function withPassword(url: string, passwordFile: string): string {
+  const password = readFileSync(passwordFile, "utf8").replace(/\r?\n$/, "");
+  return url.replace("@", `:${encodeURIComponent(password)}@`);
 }
 
 const statementNames = new Map<string, string>();

@@ -84,6 +84,8 @@ export class RecordPath {
   /** Records of the quarantine that are on their way. */
   #adopted = 0;
   #working: Promise<void> | undefined;
+  /** The store has given no answer; what waits is kept until it does. */
+  #isAway = false;
   #stopped = false;
   #foreignChanges = -1;
   /** What was known of the store was dropped, and is to be read again. */
@@ -140,7 +142,7 @@ export class RecordPath {
       .catch((error) => this.#endOrWait(error))
       .finally(() => {
         this.#working = undefined;
-        if (this.#queues.length > 0) this.#wake();
+        if (this.#queues.length > 0 && !(this.#stopped && this.#isAway)) this.#wake();
       });
   }
 
@@ -153,10 +155,12 @@ export class RecordPath {
     this.#slices.length = 0;
     this.#ahead = 0;
     this.#adopted = 0;
-    log.error("the store gives no answer", {
-      got: (error as Error).message,
-      todo: "check that the database server runs; devices keep their records and send them again",
-    });
+    if (!this.#isAway)
+      log.error("the store gives no answer", {
+        got: (error as Error).message,
+        todo: "check that the database server runs; devices keep their records and send them again",
+      });
+    this.#isAway = true;
     await pause(passingFailurePauseMs);
   }
 
@@ -203,6 +207,7 @@ export class RecordPath {
   async #noticeForeignChanges(): Promise<void> {
     const { store, clock } = this.#parts;
     const changes = await store.foreignChanges();
+    this.#isAway = false;
     if (changes === this.#foreignChanges) return;
     this.#forgetChains();
     this.#foreignChanges = changes;

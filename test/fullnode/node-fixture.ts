@@ -41,14 +41,19 @@ export class NodeFixture {
    * @param database a store to open, instead of a new one
    * @param data a folder with keys and a store, instead of a new one
    */
-  constructor(t: TestContext, database?: Uint8Array, data?: string) {
+  constructor(t: TestContext, database?: Uint8Array, data?: string, contract?: ContractStore) {
     this.data = data ?? temporaryFolder(t);
     this.keys = data ? loadNodeKeys(data) : createNodeKeys(this.data, 1);
     if (database) writeFileSync(join(this.data, "node.db"), database, { mode: 0o600 });
-    this.contract = contractStore(this.data);
+    this.contract = contract ?? contractStore(this.data);
     this.store = database || data ? this.contract.open() : this.contract.create();
     this.path = this.#makePath();
     t.after(() => this.store.close());
+  }
+
+  /** Another node with the same keys on the same store. */
+  another(t: TestContext): NodeFixture {
+    return new NodeFixture(t, undefined, this.data, this.contract);
   }
 
   #makePath(): RecordPath {

@@ -171,8 +171,13 @@ export class PostgresServer implements PostgresPlace {
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 });
   }
 
+  /** Runs SQL that gives nothing back. */
+  run(database: string, sql: string): void {
+    queryNow(this, database, sql);
+  }
+
   createDatabase(name: string): string {
-    queryNow(this, "postgres", `CREATE DATABASE ${name}`);
+    this.run("postgres", `CREATE DATABASE ${name}`);
     return postgresUrl(this, name);
   }
 }
