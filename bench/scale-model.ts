@@ -25,14 +25,14 @@ export const assumptions = {
 /** Measured on the machine of the development: 2 virtual cores of a server, SQLite, Node 24. */
 export const measured = {
   /** `npm run bench -- scale`: CPU time of all threads for a record, from its bytes to its receipt, and that of the main thread in it. */
-  cpuMicroseconds: { minute: 140, hour: 520 },
-  mainMicroseconds: { minute: 40, hour: 240 },
+  cpuMicroseconds: { minute: 110, hour: 330 },
+  mainMicroseconds: { minute: 30, hour: 180 },
   /** `npm run bench -- scale`: what a record adds to the file of the SQLite store, rows, quarter hours and ledger queue included. */
-  storedBytes: { minute: 480, hour: 7_800 },
+  storedBytes: { minute: 470, hour: 7_500 },
   /** `npm run bench -- scale`: memory of mosquitto for a connection without TLS that has subscribed to its receipts. */
-  brokerConnectionBytes: 1_900,
+  brokerConnectionBytes: 2_000,
   /** `npm run bench -- scale`: one look at all devices for the alarms, for a device. */
-  lookMicrosecondsPerDevice: 7,
+  lookMicrosecondsPerDevice: 3,
   /** Messages through one mosquitto, QoS 1, bridged: the peer of `npm run bench -- backlog`. */
   brokerMessagesPerSecond: 60_000,
 } as const;

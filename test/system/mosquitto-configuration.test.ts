@@ -310,33 +310,26 @@ test("a full node and a hub's uplink work on it as they are", { skip }, async (t
   const address = `mqtt://127.0.0.1:${broker.nodePort}`;
   const node = scene.start("ecp-node", "run", "--data", data, "--json", "--broker", address, ...credentials);
   await node.event(({ event }) => event === "connected");
-  let onConnected: () => void = () => {};
-  let onReceipt: (bytes: Uint8Array) => void = () => {};
-  const [connected, receipt] = [
-    new Promise<void>((resolve) => {
-      onConnected = resolve;
-    }),
-    new Promise<Uint8Array>((resolve) => {
-      onReceipt = resolve;
-    }),
+  const where = { protocol: "mqtts", host: "127.0.0.1", caFile: broker.file("ca.crt") } as const;
+  const waysIn = [
+    { ...where, port: broker.hubPort, username: device.name, passwordFile: password(device.name) },
+    { ...where, port: broker.certificatePort, certFile: broker.file("hub-0.crt"), keyFile: broker.file("hub-0.key") },
   ];
-  const uplink = new MqttUplink({
-    brokers: [
-      {
-        ...{ protocol: "mqtts", host: "127.0.0.1", port: broker.hubPort, username: device.name },
-        ...{ passwordFile: password(device.name), caFile: broker.file("ca.crt") },
-      },
-    ],
-    device: device.name,
-    onReceipt: (bytes) => onReceipt(bytes),
-    onState: (isConnected) => isConnected && onConnected(),
-  });
-  scene.atEnd(() => uplink.stop());
-  uplink.start();
-  await connected;
-  assert.equal(
-    uplink.publish(device.reading().bytes, "live", () => {}),
-    true,
-  );
-  assert.equal(decodeReceipt(await receipt).content.through, 1);
+  for (const [i, wayIn] of waysIn.entries()) {
+    const connected = Promise.withResolvers<void>();
+    const receipt = Promise.withResolvers<Uint8Array>();
+    const uplink = new MqttUplink({
+      brokers: [wayIn],
+      device: device.name,
+      onReceipt: receipt.resolve,
+      onState: (isConnected) => isConnected && connected.resolve(),
+    });
+    scene.atEnd(() => uplink.stop());
+    uplink.start();
+    await connected.promise;
+    const isTaken = uplink.publish(device.reading().bytes, "live", () => {});
+    assert.equal(isTaken, true);
+    assert.equal(decodeReceipt(await receipt.promise).content.through, i + 1);
+    await uplink.stop();
+  }
 });
