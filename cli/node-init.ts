@@ -28,8 +28,8 @@ ZONE, such as Europe/Berlin, is that of the days and months of \`ecp-node energy
 --store      keeps records in a PostgreSQL database instead of node.db. DIR/store.json names it, so that every command finds it. Several
              nodes may share one: the first makes its tables, and its name and time zone stay. The password stands in F (mode 600), or
              where PGPASSFILE or ~/.pgpass says; over a Unix socket: postgres://USER@/DATABASE?host=FOLDER.
---keys-from  gives this node the keys of another one on the same store, so that devices know both by one name. Without it each node
-             has keys of its own, and devices must pin each.`,
+--keys-from  gives this node the keys of another one on the same store, so that devices know both by one name. Nodes that divide
+             records (\`ecp-node run --share\`) need it: records are encrypted to one key.`,
 
   async run(args) {
     const options = {
