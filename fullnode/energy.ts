@@ -11,10 +11,11 @@ import { quantityOfCode } from "../protocol/quantity.ts";
 import { type CodeSummary, quarterS } from "./aggregate.ts";
 import type { Calendar, Resolution, TimeSlot } from "./calendar.ts";
 import type { Store } from "./store.ts";
-import type { MeterExchange, Series, StoredSlot } from "./store-reading.ts";
+import type { MeterExchange, Series, SlotKey, StoredSlot } from "./store-reading.ts";
 
-/** How many quarter hours back the last stand of a register is looked for: a week. */
+/** How many quarter hours back the last stands of registers are looked for at first: a week; and where one has none, a year. */
 const lookBackSlots = 672;
+const lookFarBackSlots = 35_136;
 const pageSlots = 2_000;
 const rowsOfQuarterMax = quarterS;
 
@@ -107,7 +108,7 @@ async function addSeries(
   for (let afterS = fromS; ; ) {
     const page = await store.slots(device, series, afterS, toS, pageSlots);
     for (const one of page) {
-      stands ??= standsOf(await store.slotsBefore(device, one, lookBackSlots));
+      stands ??= await standsBefore(store, device, one);
       const slot = calendar.slotAt(resolution, one.endS - quarterS);
       const growing = found.get(slot.startS) ?? {
         ...{ slot, rows: 0, revision: 0 },
@@ -122,7 +123,8 @@ async function addSeries(
           growing.levels.set(code, together(growing.levels.get(code), summary));
           continue;
         }
-        const before = stands.get(code);
+        // One that the quarter hours so far had not, and those of the week before neither, is read rarely.
+        const before = stands.get(code) ?? (await standsBefore(store, device, one)).get(code);
         const last = { generation, timeS: summary.lastTimeS, value: summary.last };
         const between = exchanges.filter(
           (exchange) => (!before || !isBefore(exchange, before)) && isBefore(exchange, last),
@@ -147,12 +149,18 @@ async function addSeries(
   }
 }
 
-/** The last value of each register, out of quarter hours with the newest first. */
-function standsOf(slots: readonly StoredSlot[]): Map<number, Stand> {
+/** The last value of each register before a quarter hour, of those that it has itself from further back. */
+async function standsBefore(store: Store, device: number, slot: StoredSlot): Promise<Map<number, Stand>> {
   const stands = new Map<number, Stand>();
-  for (const { generation, summary } of slots)
-    for (const { code, lastTimeS, last } of summary.codes)
-      if (!stands.has(code)) stands.set(code, { generation, timeS: lastTimeS, value: last });
+  const wanted = slot.summary.codes.filter(({ code }) => quantityOfCode(code)?.cumulative);
+  for (let key: SlotKey | undefined = slot, looked = 0; key && looked < lookFarBackSlots; ) {
+    const page: readonly StoredSlot[] = await store.slotsBefore(device, key, lookBackSlots);
+    for (const { generation, summary } of page)
+      for (const { code, lastTimeS, last } of summary.codes)
+        if (!stands.has(code)) stands.set(code, { generation, timeS: lastTimeS, value: last });
+    looked += page.length;
+    key = page.length < lookBackSlots || wanted.every(({ code }) => stands.has(code)) ? undefined : page.at(-1);
+  }
   return stands;
 }
 

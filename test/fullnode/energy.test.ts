@@ -208,3 +208,34 @@ test("at every resolution the slots add up to the same, also where a question be
     );
   }
 });
+
+test("a register that is read once a month is counted on from its last reading, wherever a question begins", async (t) => {
+  const node = new NodeFixture(t);
+  await node.enrolled();
+  const quarters = 96 * 70;
+  await node.store.transaction(deviceScope, async (tx) => {
+    for (let i = 0; i <= quarters; i++) {
+      const tariff = i % (96 * 30) === 0 ? [38, 5_000 + i] : [];
+      const values = [2, 1_000 + i, ...tariff];
+      await tx.countRows(1, 1, i + 1, [{ ...row({ timeS: noon + i * 900, stand: 0 }), values }]);
+    }
+  });
+  for (const [fromDay, found] of [
+    [0, [0, 2_880, 2_880]],
+    [20, [2_880, 2_880]],
+    [59, [2_880]],
+  ] as const) {
+    const question = {
+      device: 1,
+      meter: 0,
+      resolution: "day",
+      fromS: noon + fromDay * 86_400 - 43_200,
+      toS: 2 ** 32,
+    } as const;
+    const slots = await energySlots(node.store, utc, question);
+    const counts = slots.flatMap(({ advances }) =>
+      advances.filter(({ code }) => code === 38).map((one) => one.counted),
+    );
+    assert.deepEqual(counts, found, `from day ${fromDay}`);
+  }
+});
