@@ -18,6 +18,8 @@ import type { VerdictReason } from "./verdict.ts";
 export const quarantinePerNameMax = 64;
 export const quarantineTotalMax = 4_096;
 const cachedTopicsMax = 50_000;
+const vettedNamesMax = 4_096;
+const askedAgainAfter = 1_000;
 
 export interface Message {
   readonly topic: string;
@@ -74,6 +76,12 @@ export class RecordExamination {
   readonly #mayHold: MayHold;
   readonly #envelopes: SealedEnvelopes;
   readonly #namesByTopic = new Map<string, string>();
+  /** Names whose share of the quarantine is full: only their enrolment empties it, and then they are no strangers. */
+  readonly #fullNames = new Set<string>();
+  /** The quarantine was full: so many strangers are turned away before it is asked again. */
+  #fullFor = 0;
+  /** Keys of names that nobody has enrolled, whose signatures have held. */
+  readonly #vetted = new Map<string, ReturnType<typeof keyOfName>>();
 
   constructor(store: Store, registry: Registry, mayHold: MayHold, envelopes: SealedEnvelopes) {
     this.#store = store;
@@ -202,17 +210,36 @@ export class RecordExamination {
   /** A record of a device that nobody enrolled is kept if the key that its topic names has signed it, and there is room. */
   async #examineStranger(arrival: Formed["arrival"], cose: CoseSign1): Promise<Examined | Refused> {
     const { message, name } = arrival;
-    const { ofName, total } = await this.#store.quarantineCount(name);
-    if (ofName >= quarantinePerNameMax || total >= quarantineTotalMax) return { refused: "quarantine-full", message };
+    if (await this.#hasNoRoomFor(name)) return { refused: "quarantine-full", message };
     try {
-      const { publicKey, key } = keyOfName(name);
+      const known = this.#vetted.get(name);
+      const { publicKey, key } = known ?? keyOfName(name);
       if (!(await holds(cose, key))) return { refused: "signature-invalid", message };
-      vetPublicKey(publicKey);
+      if (known === undefined) {
+        vetPublicKey(publicKey); // a millisecond of this thread: once for each name
+        if (this.#vetted.size >= vettedNamesMax) this.#vetted.clear();
+        this.#vetted.set(name, { publicKey, key });
+      }
       return { ...arrival, device: undefined, signedBy: publicKey };
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       return { refused: error.reason, message, detail: error.message };
     }
+  }
+
+  /** Asks the store rarely where it is full: a flood of strangers must not cost a query each. */
+  async #hasNoRoomFor(name: string): Promise<boolean> {
+    if (this.#fullNames.has(name)) return true;
+    if (this.#fullFor > 0) {
+      this.#fullFor--;
+      return true;
+    }
+    const { ofName, total } = await this.#store.quarantineCount(name);
+    if (total >= quarantineTotalMax) this.#fullFor = askedAgainAfter;
+    if (ofName < quarantinePerNameMax) return total >= quarantineTotalMax;
+    if (this.#fullNames.size >= vettedNamesMax) this.#fullNames.clear();
+    this.#fullNames.add(name);
+    return true;
   }
 
   #nameOf(topic: string): string | undefined {

@@ -29,7 +29,7 @@ export const batchRecordsMax = 2_048;
 /** Verified but not placed, or on their way through the thread pool: more than this does not keep it busier. */
 const examinedAheadMax = 2_048;
 /** Of suspects: nobody else's records wait behind more of theirs. */
-const suspectsAheadMax = 128;
+const suspectsAheadMax = 64;
 const sliceRecordsMax = 128;
 /** Where more is waiting, so many records are placed together: receipts and places on the disk are shared by them. */
 const batchRecordsWanted = 1_024;
