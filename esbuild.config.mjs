@@ -21,8 +21,15 @@ const walletFirstLines = [
   "unset NODE_OPTIONS NODE_PATH NODE_DEBUG NODE_V8_COVERAGE LD_PRELOAD LD_LIBRARY_PATH",
 ];
 
+/**
+ * The agent runs for years on small machines: with V8's young generation as small as it goes and one heap of malloc it has 34 MiB of
+ * anonymous memory instead of 49 (npm run bench -- agent), at no more CPU.
+ */
+const agentFlags = ["--max-semi-space-size=1"];
+const agentFirstLines = ["export MALLOC_ARENA_MAX=1"];
+
 const bundles = [
-  { name: "ecp", nodeFlags: [] },
+  { name: "ecp", nodeFlags: agentFlags, firstLines: agentFirstLines },
   { name: "ecp-wallet", nodeFlags: walletFlags, firstLines: walletFirstLines },
   { name: "ecp-node", nodeFlags: [] },
   { name: "ecp-demo", nodeFlags: [] },

@@ -67,7 +67,10 @@ user who calls this, so they are not isolated from each other: the systemd units
         "run",
         ...["--data", walletFolder, "--socket", walletSocket, "--passphrase-file", passphraseFile],
       ]);
-      add("agent", programCommand("ecp"), ["agent", "--config", values.config]);
+      const { command, arguments: file } = programCommand("ecp");
+      // As small as the launcher made this process (esbuild.config.mjs).
+      const small = process.execArgv.filter((flag) => flag.startsWith("--max-semi-space-size="));
+      add("agent", { command, arguments: [...small, ...file] }, ["agent", "--config", values.config]);
       process.once("SIGTERM", () => end(exit.ok));
       process.once("SIGINT", () => end(exit.ok));
     });
