@@ -23,6 +23,8 @@ export interface FaultPlan {
   readonly twoPlans: boolean;
   /** Records travel encrypted to the node. */
   readonly encrypted: boolean;
+  /** How often the agent looks what there is to do. */
+  readonly tickMs: number;
   readonly network: NetworkPlan;
   /** Mean times between faults in milliseconds; 0: there are none. */
   readonly everyMs: {
@@ -63,6 +65,7 @@ export function faultPlanOf(random: SeededRandom): FaultPlan {
     whenFull: random.chance(20) ? "drop_oldest" : "refuse",
     twoPlans: random.chance(50),
     encrypted: random.chance(50),
+    tickMs: 1_000,
     network: networkPlanOf(random),
     everyMs: {
       linkCut: sometimes(40, 240),
@@ -89,3 +92,34 @@ function networkPlanOf(random: SeededRandom): NetworkPlan {
     queues: random.chance(50),
   };
 }
+
+/** A hub to which nothing happens but what a fair line brings, day after day: for measuring what grows. */
+export const quietPlan: FaultPlan = {
+  lengthMs: 0,
+  meters: 3,
+  slotS: 60,
+  sealEveryS: 60,
+  segments: 8,
+  whenFull: "refuse",
+  twoPlans: false,
+  encrypted: true,
+  tickMs: 5_000,
+  network: {
+    delayMinMs: 20,
+    delayMaxMs: 200,
+    lostPercent: 1,
+    doubledPercent: 1,
+    lateByMs: 5_000,
+    latePercent: 1,
+    queues: true,
+  },
+  everyMs: {
+    linkCut: 6 * 3_600_000,
+    brokerCrash: 0,
+    nodeCrash: 0,
+    nodeOutage: 0,
+    walletCrash: 0,
+    agentCrash: 0,
+    powerCut: 0,
+  },
+};

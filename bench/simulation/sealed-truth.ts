@@ -47,6 +47,8 @@ export class SealedTruth {
   readonly #promised = new Map<string, PromisedRecord>();
   readonly #ranges = new Map<string, PromisedRange>();
   receipts = 0;
+  /** Told of each receipt that leaves the node. */
+  onReceipt: (bytes: Uint8Array) => void = () => undefined;
   voids = 0;
   dropped = 0;
 
@@ -111,6 +113,7 @@ export class SealedTruth {
   /** A receipt has left the node. */
   promised(bytes: Uint8Array): void {
     this.receipts++;
+    this.onReceipt(bytes);
     const { epoch, through, digest, ranges } = decodeReceipt(bytes).content;
     if (digest) this.#promise({ epoch, first: 1, last: through }, digest);
     for (const range of ranges) this.#promise({ epoch, first: range.first, last: range.last }, range.digest);

@@ -25,7 +25,6 @@ import { VirtualWorld } from "./virtual-world.ts";
 const calmLongestMs = 1_800_000;
 const pageItems = 10_000;
 const calmStepMs = 5_000;
-const agentTickMs = 1_000;
 const walletTickMs = 5_000;
 const lookAroundMs = 60_000;
 /** Acknowledged writes that the disk spoils in a run: more while the ring is full is more than the journal has room to void. */
@@ -129,7 +128,7 @@ export class Simulation {
     agent.start();
     network.setNode(true);
     network.connectHub();
-    world.every(agentTickMs, () => {
+    world.every(this.plan.tickMs, () => {
       if (!this.#isCalm) agent.readMeters();
       else agent.sealRows();
       agent.forward();
