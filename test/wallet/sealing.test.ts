@@ -309,7 +309,7 @@ test("a slot that the policy changes while rows are pending and the ring is full
   const fill = (to: number): void => {
     for (let i = 0; i < to; i++) wallet.seal([rowAt(startS + i)], { meter: 1 });
   };
-  fill(40); // of 45 blocks, the first two of them taken
+  fill(37); // of 42 blocks, the first two of them taken
   wallet.seal([rowAt(startS + 1_860)]);
   assert.throws(() => fill(60), refusal("ring-full"));
   wallet.policy = { ...wallet.policy, meters: [meterOf({ slotS: 120 }), meterOf({ index: 1 })] };
