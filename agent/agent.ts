@@ -26,6 +26,7 @@ import {
   sealDue,
   sealRows,
 } from "./reading-path.ts";
+import { ReceiptQueue } from "./receipt-queue.ts";
 import { uplinkFor } from "./uplink.ts";
 import { WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
@@ -34,8 +35,6 @@ const tickMs = 1_000;
 const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
 const helloEveryMs = 30_000;
-/** Receipts that wait for the wallet; of more the oldest goes: a later one says the same and more. */
-const receiptsWaitingMax = 64;
 /** How long the end waits for a reading that is under way before its line is closed. */
 const lastReadingMs = 2_000;
 
@@ -105,7 +104,7 @@ export class Agent {
   #walletMet = false;
   #hello: WalletHello | undefined;
   #helloMs = 0;
-  readonly #receipts: Uint8Array[] = [];
+  readonly #receipts = new ReceiptQueue();
   readonly #receiptNews = new Rest();
 
   constructor(options: AgentOptions) {
@@ -205,7 +204,6 @@ export class Agent {
       hasJustBooted: uptime() < bootedLatelyS,
       onReceipt: (receipt) => {
         this.#receipts.push(receipt);
-        if (this.#receipts.length > receiptsWaitingMax) this.#receipts.shift();
         this.#receiptNews.wake();
       },
       onState: (connected, detail = "") => {
