@@ -18,8 +18,8 @@ const nameLengthMax = 64;
 
 export const nodeInit: Command = {
   summary: "make the data folder of a new full node: keys and an empty store",
-  usage: `Usage: ecp-node init --data DIR [--name NAME] [--time-zone ZONE] [--json]
-                     [--store postgres://USER@HOST/DATABASE [--store-password-file F] [--keys-from DIR]]
+  usage: `Usage: ecp-node init --data DIR [--name NAME] [--time-zone ZONE] [--keys-from DIR2] [--json]
+                     [--store postgres://USER@HOST/DATABASE [--store-password-file F]]
 
 Makes DIR with node.key (the node's secret keys, mode 600) and node.db (its store). Nothing that is there is ever
 overwritten. NAME is what devices' owners see in the enrolment answer; the host's name unless given.
@@ -28,8 +28,9 @@ ZONE, such as Europe/Berlin, is that of the days and months of \`ecp-node energy
 --store      keeps records in a PostgreSQL database instead of node.db. DIR/store.json names it, so that every command finds it. Several
              nodes may share one: the first makes its tables, and its name and time zone stay. The password stands in F (mode 600), or
              where PGPASSFILE or ~/.pgpass says; over a Unix socket: postgres://USER@/DATABASE?host=FOLDER.
---keys-from  gives this node the keys of another one on the same store, so that devices know both by one name. Nodes that divide
-             records (\`ecp-node run --share\`) need it: records are encrypted to one key.`,
+--keys-from  gives this node the keys of another one on the same store, so that devices know both by one name; nodes that divide
+             records (\`ecp-node run --share\`) need it, since records are encrypted to one key. Or those of one whose store is lost: two
+             stores under one key would promise devices what the other has not.`,
 
   async run(args) {
     const options = {
@@ -51,8 +52,6 @@ ZONE, such as Europe/Berlin, is that of the days and months of \`ecp-node energy
       throw usageError("ecp-node init", `the time zone ${timeZone}, which this machine does not know`);
     const address = parseStore(values.store, values["store-password-file"]);
     const keysFrom = values["keys-from"];
-    if (address === undefined && keysFrom !== undefined)
-      throw usageError("ecp-node init", "--keys-from without --store: only nodes on one store may share their keys");
     // The store first: its server may be away, and a folder that is half made would be in the way.
     if (address) await makePostgresStore(data, address, { name, timeZone });
     makeFolder(data, 0o700);
