@@ -14,10 +14,17 @@ import { asJsonQuery, type PostgresPlace, postgresUrl, queryNow } from "./postgr
 const nodeName = "test node";
 let server: PostgresPlace | undefined;
 let databases = 0;
+const template = "contract_template";
+const prepared = new WeakSet<PostgresPlace>();
 
 /** All stores made from now on are databases of this server; without one they are embedded again. */
 export function usePostgres(place: PostgresPlace | undefined): void {
   server = place;
+  if (place === undefined || prepared.has(place)) return;
+  prepared.add(place);
+  queryNow(place, "postgres", `CREATE DATABASE ${template}`);
+  // As SQLite has it, for the tests' own queries.
+  queryNow(place, template, "CREATE FUNCTION hex(bytea) RETURNS text LANGUAGE sql RETURN upper(encode($1, 'hex'))");
 }
 
 /** A store, and how to open it again and to read it past its code. */
@@ -54,9 +61,7 @@ export function contractStore(data: string): ContractStore {
     kind: "postgres",
     url: address.url,
     create: () => {
-      queryNow(place, "postgres", `CREATE DATABASE ${database}`);
-      // As SQLite has it, for the tests' own queries.
-      queryNow(place, database, "CREATE FUNCTION hex(bytea) RETURNS text LANGUAGE sql RETURN upper(encode($1, 'hex'))");
+      queryNow(place, "postgres", `CREATE DATABASE ${database} TEMPLATE ${template}`);
       return lateStore(openPostgresStore({ address, create: { name: nodeName, timeZone: "UTC" } }));
     },
     open: () => lateStore(openPostgresStore({ address })),

@@ -47,7 +47,7 @@ test("in every order of arrival, the dropped ones coming after all or not, the s
   assert.deepEqual(whole.node.counted(), { rows: 9, booked: 9 });
   assert.equal(whole.node.query("SELECT count(*) AS n FROM records WHERE settled = 1")[0]?.n, 10);
   // Each is a store of its own, and those of a server are slower made.
-  const seeds = whole.node.contract.kind === "sqlite" ? 30 : 5;
+  const seeds = whole.node.contract.kind === "sqlite" ? 30 : 3;
   for (let seed = 1; seed <= seeds; seed++) {
     for (const [expected, withLost] of [
       [plain, false],
