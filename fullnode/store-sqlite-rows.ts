@@ -12,6 +12,8 @@ import type { SlotKey } from "./store-reading.ts";
 const rowsPerStatement = [64, 16, 4, 1] as const;
 const gatheredRowsMax = 4_096;
 const cachedSlotsMax = 20_000;
+/** After so many transactions all slots are read anew: else a node with few devices would gather months of past ones. */
+const cachedSlotsTransactions = 1_000;
 
 interface GatheredRow {
   readonly device: number;
@@ -55,6 +57,7 @@ export class SqliteRows {
   #gathered: GatheredRow[] = [];
   readonly #slots = new Map<string, Slot>();
   readonly #changed = new Set<Slot>();
+  #transactions = 0;
   /** The slot changed last, one of those above. */
   #last: Slot | undefined;
 
@@ -71,7 +74,9 @@ export class SqliteRows {
   flush(nowMs: number | undefined): void {
     this.#writeRows();
     this.#writeSlots(nowMs);
-    if (this.#slots.size > cachedSlotsMax) this.#slots.clear();
+    if (this.#slots.size <= cachedSlotsMax && ++this.#transactions < cachedSlotsTransactions) return;
+    this.#slots.clear();
+    this.#transactions = 0;
   }
 
   /** Forgets what was counted and not written, and what is known of the tables: the transaction failed, or another wrote. */
