@@ -6,6 +6,7 @@ import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
+import "../system/running-program-fixture.ts";
 import { freePort } from "../system/scene-fixture.ts";
 
 const versionsFolder = "/usr/lib/postgresql";
@@ -143,6 +144,10 @@ export class PostgresServer implements PostgresPlace {
     server.unref();
     (server.stderr as Socket).unref();
     this.#process = server;
+    // Whoever is ended from outside leaves no server behind; SIGTERM comes to this by way of running-program-fixture.ts.
+    const endWithThis = () => server.kill("SIGQUIT");
+    process.once("exit", endWithThis);
+    server.once("close", () => process.off("exit", endWithThis));
     const lines: string[] = [];
     const awake = setInterval(() => undefined, 60_000);
     await new Promise<void>((resolve, reject) => {
