@@ -5,6 +5,8 @@ import pg from "pg";
 
 const connectionsMax = 4;
 const connectTimeoutMs = 10_000;
+/** In silence. Where something was sent and nothing comes back, only a limit on the answer helps. */
+const keepAliveAfterMs = 10_000;
 /** A node that hangs within a transaction must not keep the others from its devices for ever. */
 const settings = [
   "synchronous_commit=on",
@@ -45,13 +47,16 @@ function bytesOf(text: string): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-export function openPool({ url, passwordFile }: PostgresAddress): pg.Pool {
+/** @param answerTimeoutMs how long a statement may take; a connection that gave no answer is of no use any more */
+export function openPool({ url, passwordFile }: PostgresAddress, answerTimeoutMs?: number): pg.Pool {
   const pool = new pg.Pool({
     connectionString: passwordFile === undefined ? url : withPassword(url, passwordFile),
     max: connectionsMax,
     connectionTimeoutMillis: connectTimeoutMs,
     idleTimeoutMillis: 0,
     keepAlive: true,
+    keepAliveInitialDelayMillis: keepAliveAfterMs,
+    ...(answerTimeoutMs !== undefined && { query_timeout: answerTimeoutMs }),
     application_name: "ecp-node",
     options: settings.map((setting) => `-c ${setting}`).join(" "),
     types: types as pg.CustomTypesConfig,

@@ -4,8 +4,14 @@ import { NodeError, systemCode } from "./node-error.ts";
 /** Another transaction was in the way: the same work may succeed at once. */
 const conflicts = new Set(["40001", "40P01"]);
 
-/** Lock not available; out of disk, memory or connections; the server shuts down, has crashed or starts. */
-const passingStates = new Set(["55P03", "53000", "53100", "53200", "53300", "57P01", "57P02", "57P03", "25P03"]);
+/**
+ * Lock not available; out of disk, memory or connections; the server shuts down, has crashed or starts; somebody has ended a
+ * statement or a session; the server may only be read, as a standby until it is promoted.
+ */
+const passingStates = new Set([
+  ...["55P03", "53000", "53100", "53200", "53300", "57P01", "57P02", "57P03", "57P05", "57014"],
+  ...["25P03", "25P04", "25006", "40003"],
+]);
 
 const passingSystemCodes = new Set([
   "ECONNREFUSED",
@@ -21,7 +27,7 @@ const passingSystemCodes = new Set([
 
 /** As pg words a connection that ended; it gives these no code. */
 const passingMessages =
-  /^Connection terminated|^timeout exceeded when trying to connect|^Client has encountered a connection error/;
+  /^Connection terminated|^timeout exceeded when trying to connect|^Client has encountered a connection error|^Query read timeout/;
 
 export function isConflict(error: unknown): boolean {
   return conflicts.has(systemCode(error) ?? "");

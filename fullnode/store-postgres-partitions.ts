@@ -62,13 +62,15 @@ export class Partitions {
 
   async make(months: readonly number[]): Promise<void> {
     const client = await this.#pool.connect();
+    let failed = true;
     try {
       for (const month of months) {
         for (const table of this.#tables) await makePartition(client, table, month).catch(unlessItMayStay);
         this.#settled.add(month);
       }
+      failed = false;
     } finally {
-      client.release();
+      client.release(failed); // it may be waiting for an answer still
     }
   }
 }

@@ -29,6 +29,11 @@ import { postgresMigrations } from "./store-postgres-schema.ts";
 import { PostgresTransaction } from "./store-postgres-transaction.ts";
 
 const triesMax = 10;
+/**
+ * Longer than any statement of a batch takes, and than the server lets one wait for a lock. Where a server's machine or the way to it is
+ * gone without a word, nothing else would end the waiting before TCP does, a quarter of an hour later.
+ */
+const answerTimeoutMs = 120_000;
 /** Of how many devices the version is remembered; beyond, all that is known is read anew. */
 const rememberedDevicesMax = 200_000;
 /** A receipt promises what these keep through a power cut. */
@@ -38,6 +43,8 @@ export interface PostgresStoreOptions {
   readonly address: PostgresAddress;
   /** Makes the tables of a new store, unless another node has done so already: then that one's name and time zone stay. */
   readonly create?: Meta;
+  /** How long a statement may take; for tests. */
+  readonly answerTimeoutMs?: number;
 }
 
 interface Meta {
@@ -47,14 +54,17 @@ interface Meta {
 }
 
 /** Opens the store in a database; one of an older version is brought up to date. Throws NodeError. */
-export async function openPostgresStore({ address, create }: PostgresStoreOptions): Promise<PostgresStore> {
-  const pool = openPool(address);
+export async function openPostgresStore(options: PostgresStoreOptions): Promise<PostgresStore> {
+  const { address, create } = options;
+  const opening = openPool(address); // a migration may take its time
   try {
-    await demandDurability(pool, address.url);
-    return new PostgresStore(pool, await migrate(pool, address.url, create));
+    await demandDurability(opening, address.url);
+    const meta = await migrate(opening, address.url, create);
+    return new PostgresStore(openPool(address, options.answerTimeoutMs ?? answerTimeoutMs), meta);
   } catch (error) {
-    await pool.end();
     throw asPostgresNodeError(error, address.url);
+  } finally {
+    await opening.end();
   }
 }
 
@@ -144,6 +154,8 @@ export class PostgresStore implements Store {
 
   constructor(pool: pg.Pool, { name, timeZone }: Meta) {
     this.#pool = pool;
+    // The server, or whoever takes its place, may know less by now than it had said: then equal versions mean nothing.
+    pool.on("error", () => this.#forgetVersions());
     this.nodeName = name;
     this.timeZone = timeZone;
     this.#reading = new PostgresReading(pool);
@@ -155,13 +167,14 @@ export class PostgresStore implements Store {
   }
 
   async transaction<T>(scope: BatchScope, work: (tx: StoreTransaction) => Promise<T>): Promise<T> {
-    for (let tries = 1; ; tries++) {
+    let conflicts = 0;
+    for (let again = false; ; again = true) {
       try {
-        return await this.#attempt(scope, work, tries > 1);
+        return await this.#attempt(scope, work, again);
       } catch (error) {
-        if (tries === triesMax) throw error;
+        // Not counted: each time there are months less that can be missing.
         if (error instanceof MissingPartitions) await this.#partitions.make(error.months);
-        else if (!isConflict(error)) throw error;
+        else if (!isConflict(error) || ++conflicts === triesMax) throw error;
       }
     }
   }
@@ -183,10 +196,7 @@ export class PostgresStore implements Store {
         result,
         committed: () => {
           for (const [device, version] of locked) this.#versions.set(device, version);
-          if (this.#versions.size > rememberedDevicesMax) {
-            this.#versions.clear();
-            this.#forgotten = true;
-          }
+          if (this.#versions.size > rememberedDevicesMax) this.#forgetVersions();
         },
       };
     });
@@ -207,9 +217,13 @@ export class PostgresStore implements Store {
       committed?.();
       return result;
     } catch (error) {
-      await client.query("ROLLBACK").catch((failure: unknown) => {
-        broken = failure;
-      });
+      // A connection that is not sound is not asked anything more: it might wait as long again.
+      if (isPassingPostgresError(error) && !isConflict(error)) broken = error;
+      else
+        await client.query("ROLLBACK").catch((failure: unknown) => {
+          broken = failure;
+        });
+      if (broken !== undefined) this.#forgetVersions();
       throw error;
     } finally {
       client.release(broken !== undefined);
@@ -224,6 +238,12 @@ export class PostgresStore implements Store {
       [devices],
     );
     return new Map(rows.map(({ device, version }) => [device as number, version as number]));
+  }
+
+  /** What anybody remembers of any device is to be read anew. */
+  #forgetVersions(): void {
+    this.#versions.clear();
+    this.#forgotten = true;
   }
 
   #foreignOf(locked: ReadonlyMap<number, number>): "all" | ReadonlySet<number> {
