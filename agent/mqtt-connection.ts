@@ -36,8 +36,11 @@ export interface MqttConnectionOptions {
   readonly onReceipt: (receipt: Uint8Array) => void;
   /** Records can be published, and receipts come. */
   readonly onOpen: () => void;
-  /** Once, unless stop() was called. Without a reason: to be tried again at once, with the version that is now known. */
-  readonly onClosed: (reason: string | undefined) => void;
+  /**
+   * Once, unless stop() was called. Without a reason: to be tried again at once, with the version that is now known. `isOurs`:
+   * we hung up on a broker that does not do its part, however long it was there.
+   */
+  readonly onClosed: (reason: string | undefined, isOurs: boolean) => void;
 }
 
 export class MqttConnection {
@@ -47,7 +50,9 @@ export class MqttConnection {
   #queue: PublishQueue | undefined;
   #receiveMaximum: number | undefined;
   #stallTimer: NodeJS.Timeout | undefined;
+  #answerTimer: NodeJS.Timeout | undefined;
   #isEnded = false;
+  #hungUp = false;
   /** Why the connection ends, where we know; a broker may hang up without a word. */
   #reason: string | undefined;
 
@@ -95,8 +100,14 @@ export class MqttConnection {
 
   #subscribe(client: MqttClient, stream: Duplex): void {
     this.#options.version.isProven = true;
+    // mqtt.js waits for the CONNACK so long, and for a SUBACK for ever.
+    this.#answerTimer = setTimeout(
+      () => this.hangUp("the broker does not answer the subscription to receipts"),
+      client.options.connectTimeout,
+    );
     client.subscribe(topicOf(this.#options.device, "receipt"), { qos: 1 }, (error) => {
       if (this.#isEnded || stream.destroyed) return;
+      clearTimeout(this.#answerTimer);
       if (error) {
         this.hangUp(`the broker refused the subscription to receipts: ${error.message}`);
         return;
@@ -132,21 +143,23 @@ export class MqttConnection {
     this.#isEnded = true;
     this.#client?.end(true);
     clearInterval(this.#stallTimer);
+    clearTimeout(this.#answerTimer);
     this.#queue = undefined;
     const { version, onClosed } = this.#options;
     const isSilent = this.#reason === undefined && !version.isProven && version.protocolVersion === 5;
     if (isSilent) version.protocolVersion = 4;
     if (isSilent || this.#reason === "") {
-      onClosed(undefined);
+      onClosed(undefined, false);
       return;
     }
     // One that hung up on both versions meant something else.
     if (!version.isProven) version.protocolVersion = 5;
-    onClosed(this.#reason ?? "the broker closed the connection");
+    onClosed(this.#reason ?? "the broker closed the connection", this.#hungUp);
   }
 
   hangUp(reason: string): void {
-    this.#reason = reason;
+    this.#reason ??= reason;
+    this.#hungUp = true;
     this.#client?.end(true);
   }
 
@@ -202,6 +215,7 @@ export class MqttConnection {
     this.#isEnded = true;
     this.#queue = undefined;
     clearInterval(this.#stallTimer);
+    clearTimeout(this.#answerTimer);
     const client = this.#client;
     if (!client) return;
     if (isOpen) this.#publishState(client, "offline");

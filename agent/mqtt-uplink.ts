@@ -117,9 +117,9 @@ export class MqttUplink implements Uplink {
         if (connection === this.#trial) this.#change(connection, place);
         this.#opened();
       },
-      onClosed: (reason) => {
+      onClosed: (reason, isOurs) => {
         if (connection === this.#trial) this.#tried(place, reason);
-        else if (connection === this.#connection) this.#closed(reason);
+        else if (connection === this.#connection) this.#closed(reason, isOurs);
       },
     });
     return connection;
@@ -131,7 +131,7 @@ export class MqttUplink implements Uplink {
     this.#options.onState(true);
   }
 
-  #closed(reason: string | undefined): void {
+  #closed(reason: string | undefined, isOurs: boolean): void {
     if (this.#stopped) return;
     const openMs = this.#openedAtMs > 0 ? performance.now() - this.#openedAtMs : 0;
     this.#openedAtMs = 0;
@@ -144,8 +144,9 @@ export class MqttUplink implements Uplink {
     if (openMs >= stableMs) this.#backOff.reset();
     this.#options.onState(false, reason);
     if (this.#trial) return; // it decides what comes next
-    const next = openMs >= stableMs ? 0 : (this.#place + 1) % this.#brokers.length;
-    this.#connectLater(next);
+    // One that lets in, and then takes no records, must not keep a hub from the next one.
+    const wasGood = openMs >= stableMs && !isOurs;
+    this.#connectLater(wasGood ? 0 : (this.#place + 1) % this.#brokers.length);
   }
 
   #connectLater(place: number): void {

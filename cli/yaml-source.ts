@@ -29,7 +29,7 @@ export class YamlSource {
     const { line, col } = this.#lines.linePos(offset);
     return new CommandError(exit.badConfiguration, {
       expected,
-      got,
+      got: withoutSecrets(got),
       where: `${this.file}:${line}:${col}`,
       todo: this.#todo,
     });
@@ -160,8 +160,15 @@ function wanted({ type, description, minimum, maximum, minItems, maxItems }: Val
   }
 }
 
+/** Errors go into logs: what stands in a URL before the @ (RFC 3986 §3.2.1), or as its query, may be a password or token. */
+function withoutSecrets(text: string): string {
+  return text
+    .replace(/([a-z][a-z0-9+.-]*:\/\/)[^\s"]*@/gi, "$1…@")
+    .replace(/([a-z][a-z0-9+.-]*:\/\/[^\s"?#]*)[?#][^\s"]*/gi, "$1?…");
+}
+
 function shown(value: unknown): string {
-  return value === null ? "nothing" : (JSON.stringify(value) ?? "nothing").slice(0, 80);
+  return value === null ? "nothing" : withoutSecrets(JSON.stringify(value) ?? "nothing").slice(0, 80);
 }
 
 /** The library's words without the place, which is said beside them, and without advice on its own use. */

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { type TestContext, test } from "node:test";
 import type { MqttConfiguration } from "../../agent/configuration.ts";
 import { MqttUplink, reconnectBackOff } from "../../agent/mqtt-uplink.ts";
@@ -88,6 +89,56 @@ test("a better one that still does not work is tried again and again, and costs 
   while (refused < 5) await new Promise((resolve) => setImmediate(resolve));
   assert.equal(fixture.states.length, before);
   assert.equal(fixture.uplink.isConnected, true);
+});
+
+/** A broker that answers in MQTT 3.1.1 with nothing but these: CONNACK always, SUBACK where asked for. */
+async function silentBroker(t: TestContext, suback: boolean): Promise<{ port: number; connections: number }> {
+  const broker = { port: 0, connections: 0 };
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => undefined);
+    socket.once("data", (connect) => {
+      if (connect[connect.indexOf("MQTT") + 4] === 5) {
+        socket.end();
+        return;
+      }
+      broker.connections++;
+      socket.write(Buffer.from([0x20, 2, 0, 0]));
+      socket.on("data", (bytes) => {
+        if (bytes[0] === 0x82 && suback)
+          socket.write(Buffer.from([0x90, 3, bytes[2] as number, bytes[3] as number, 1]));
+        if (bytes[0] === 0xc0) socket.write(Buffer.from([0xd0, 0]));
+      });
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  t.after(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  broker.port = (server.address() as AddressInfo).port;
+  return broker;
+}
+
+test("a broker that takes records and acknowledges none is left for the next one", async (t) => {
+  const silent = await silentBroker(t, true);
+  const second = await BrokerFixture.start(t);
+  const first: MqttConfiguration = { protocol: "mqtt", host: "127.0.0.1", port: silent.port };
+  const fixture = new OrderFixture(t, [first, at(second)]);
+  await fixture.until(() => fixture.states.includes(`on ${silent.port}`));
+  fixture.uplink.publish(Uint8Array.of(1), "live", () => undefined);
+  await fixture.until(() => fixture.states.filter((state) => state.startsWith("on ")).length > 1);
+  assert.equal(fixture.uplink.address, `mqtt://127.0.0.1:${second.port}`);
+});
+
+test("a broker that never answers the subscription is left for the next one", async (t) => {
+  const silent = await silentBroker(t, false);
+  const second = await BrokerFixture.start(t);
+  const first: MqttConfiguration = { protocol: "mqtt", host: "127.0.0.1", port: silent.port };
+  const fixture = new OrderFixture(t, [first, at(second)]);
+  await fixture.until(() => fixture.states.includes(`on ${second.port}`));
+  assert.equal(silent.connections, 1);
 });
 
 test("a broker that carries only the newest takes no backlog", async (t) => {

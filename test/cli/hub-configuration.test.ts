@@ -136,6 +136,27 @@ for (const [name, text, place, says] of wrong)
     );
   });
 
+for (const [name, text] of [
+  ["an address", uplink("url: 'mqtt://me:s3cret@node'")],
+  ["an address with a slash in the password", uplink("url: 'wss://me:s3/s3cret@node/mqtt'")],
+  ["a long address", uplink(`url: 'mqtt://me:s3cret${"x".repeat(80)}@node'`)],
+  ["a WebSocket's query", uplink("url: 'wss://node/mqtt?token=s3cret'")],
+  ["a fallback's address", uplink("url: 'mqtt://node', fallbacks: [{ url: 'mqtts://me:s3cret@node' }]")],
+  ["a proxy's address", uplink("url: 'mqtt://node', proxy: 'http://me:s3cret@p:3128'")],
+  ["the home's broker", `${good}home: { mqtt: { url: 'mqtt://me:s3cret@node' } }\n`],
+] as const)
+  test(`a password in ${name} is not in the error, which goes into logs`, () => {
+    assert.throws(
+      () => hubOf("/etc/ecp/hub.yaml", text),
+      (error) => {
+        assert.ok(error instanceof CommandError, `${error}`);
+        assert.doesNotMatch(JSON.stringify(error.text), /s3c/);
+        assert.match(error.text.got, /:\/\//, "what came is shown all the same");
+        return true;
+      },
+    );
+  });
+
 test("the smallest file gets the defaults, and paths beside it", () => {
   const { configuration, policy } = hubOf("/etc/ecp/hub.yaml", good);
   assert.deepEqual(configuration, {
