@@ -26,6 +26,11 @@ import type {
 
 /** A limit, so that a chain which closes after long does not hold up everyone: the rest is settled by the next batches. */
 export const settledPerBatchMax = 2_000;
+/**
+ * Rows that a transaction counts, give or take a record: few bytes can hold many rows, and those far apart as many quarter hours.
+ * As many as records of an hour's minutes have in the largest batch.
+ */
+export const rowsPerBatchMax = 131_072;
 export const evidencePerDeviceMax = 10_000;
 
 /** A record whose signature holds, as it arrives at its chain. */
@@ -197,15 +202,24 @@ export class Chain {
     return "stored";
   }
 
-  /** Settles what has become whole, in the order of the chain, at most `limit` records. Returns whether more is left. */
-  async settle(tx: StoreTransaction, limit: number): Promise<boolean> {
+  /**
+   * Settles what has become whole, in the order of the chain: at most `limit` records, and as many rows as `budget` has left. Returns
+   * whether more is left.
+   */
+  async settle(tx: StoreTransaction, limit: number, budget: { rows: number }): Promise<boolean> {
     if (this.held || this.#settledThrough >= this.through) return false;
+    if (budget.rows <= 0) return true;
     const { device, epoch } = this;
     const through = this.through;
     const records = await tx.unsettled(device, epoch, this.#settledThrough, through, limit);
-    for (const record of records) if (this.#ended === undefined) await this.#settleOne(tx, record);
-    const last = records.at(-1);
-    this.#settledThrough = this.#ended ?? (records.length < limit || last === undefined ? through : last.sequence);
+    let looked = 0;
+    while (looked < records.length && budget.rows > 0) {
+      const record = records[looked++];
+      if (record && this.#ended === undefined) budget.rows -= (await this.#settleOne(tx, record)) ?? 0;
+    }
+    const last = records[looked - 1];
+    const isAll = looked === records.length && records.length < limit;
+    this.#settledThrough = this.#ended ?? (isAll || last === undefined ? through : last.sequence);
     const tip = await tx.seat(device, epoch, this.#settledThrough);
     this.#settledTip = tip?.settled ? tip.sequence : -1;
     return this.#settledThrough < this.through;
@@ -328,18 +342,20 @@ export class Chain {
   async #settleLate(tx: StoreTransaction, sequence: number): Promise<void> {
     for (let next = sequence; next <= this.#settledThrough; next++) {
       const [record] = await tx.unsettled(this.device, this.epoch, next - 1, next, 1);
-      if (record === undefined || !(await this.#settleOne(tx, record))) return;
+      if (record === undefined || (await this.#settleOne(tx, record)) === undefined) return;
     }
   }
 
+  /** Gives how many rows it has; undefined: it cannot be settled. */
   async #settleOne(
     tx: StoreTransaction,
     record: { sequence: number; predecessor: number; bytes: Uint8Array },
-  ): Promise<boolean> {
-    if (!(await this.#isSettledAt(tx, record.predecessor))) return false;
+  ): Promise<number | undefined> {
+    if (!(await this.#isSettledAt(tx, record.predecessor))) return undefined;
     await tx.settle(this.device, this.epoch, record.sequence);
-    await this.#book(tx, decodeRecordPayload(decodeCose(record.bytes).payload));
-    return true;
+    const content = decodeRecordPayload(decodeCose(record.bytes).payload);
+    await this.#book(tx, content);
+    return content.kind === "reading" ? content.rows.length : 0;
   }
 
   /** Whether the chain is settled at a sequence; where that was dropped, at the next one below that was not. */

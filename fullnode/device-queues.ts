@@ -2,7 +2,7 @@
  * Whose records are taken next. Each device has a queue and a bucket of tokens; devices with tokens take turns, a few records at a
  * time, and those without have what time is left. So a hub that drains the backlog of weeks has the node to itself while nobody else
  * wants it. Junk is charged to the device that it came from: one that has sent much of it is a suspect, whose records are examined
- * a few at a time, after all others. Strangers share one small queue, whatever names they give themselves, and are suspects always.
+ * a few at a time, after all others, but for one turn in a tenth of a second. Strangers share one small queue, whatever names they give themselves, and are suspects always.
  */
 import type { Clock } from "../platform/clock.ts";
 
@@ -23,6 +23,11 @@ export const junkCosts = { badForm: 5, badSignature: 50 } as const;
 const suspectFrom = 500;
 const junkMax = 3_000;
 const judgeEveryMs = 100;
+/**
+ * How often a suspect has a turn although others wait: anybody can send junk in the name of a device where the broker lets him, and
+ * what that device sends itself must come through in the end.
+ */
+const suspectsTurnMs = 100;
 const queuesMax = 50_000;
 
 type Standing = "ready" | "spent" | "suspect";
@@ -54,6 +59,7 @@ export class DeviceQueues<T extends Queued> {
   /** What goes before everything: records that the node itself has kept. */
   #first: T[] = [];
   #judgeNextMs = 0;
+  #suspectsNextMs: number;
   #count = 0;
   #bytes = 0;
 
@@ -62,6 +68,7 @@ export class DeviceQueues<T extends Queued> {
     this.#clock = clock;
     this.#isKnown = isKnown;
     this.#strangers = newQueue(true, clock.monotonicMs());
+    this.#suspectsNextMs = clock.monotonicMs() + suspectsTurnMs;
   }
 
   get length(): number {
@@ -97,11 +104,15 @@ export class DeviceQueues<T extends Queued> {
     const nowMs = this.#clock.monotonicMs();
     this.#judgeAgain(nowMs);
     let suspects = 0;
+    let isTheirTurn = suspect.length > 0 && nowMs >= this.#suspectsNextMs;
     while (taken.length < limit) {
-      const trusted = ready.shift() ?? spent.shift();
-      const queue = trusted ?? (suspects < suspectsLimit ? suspect.shift() : undefined);
+      const trusted = isTheirTurn ? undefined : (ready.shift() ?? spent.shift());
+      const suspectsRoom = isTheirTurn ? turnRecordsMax : suspectsLimit - suspects;
+      const queue = trusted ?? (suspectsRoom > 0 ? suspect.shift() : undefined);
       if (queue === undefined) break;
-      const room = Math.min(limit - taken.length, trusted ? turnRecordsMax : suspectsLimit - suspects, turnRecordsMax);
+      isTheirTurn = false;
+      if (trusted === undefined) this.#suspectsNextMs = nowMs + suspectsTurnMs;
+      const room = Math.min(limit - taken.length, trusted ? turnRecordsMax : suspectsRoom, turnRecordsMax);
       const end = Math.min(queue.messages.length, queue.head + room);
       if (trusted === undefined) suspects += end - queue.head;
       fill(queue, nowMs);

@@ -51,8 +51,8 @@ export interface IntakeParts {
 export class MqttIntake {
   readonly #parts: IntakeParts;
   readonly #backOff: BackOff;
-  /** The newest receipt of each chain that is not on its way yet. */
-  readonly #outbox = new Map<string, OutgoingReceipt>();
+  /** The newest receipts of each chain that are not on their way yet: one, or several that were given together. */
+  readonly #outbox = new Map<string, OutgoingReceipt[]>();
   #client: MqttClient | undefined;
   #subscribed = false;
   #inFlight = 0;
@@ -69,7 +69,14 @@ export class MqttIntake {
 
   /** Puts receipts on their way; where the broker is away they wait, the newest of each chain. */
   publish(receipts: readonly OutgoingReceipt[]): void {
-    for (const receipt of receipts) this.#outbox.set(`${receipt.device}/${receipt.epoch}`, receipt);
+    const given = new Map<string, OutgoingReceipt[]>();
+    for (const receipt of receipts) {
+      const key = `${receipt.device}/${receipt.epoch}`;
+      const together = given.get(key);
+      if (together) together.push(receipt);
+      else given.set(key, [receipt]);
+    }
+    for (const [key, together] of given) this.#outbox.set(key, together);
     this.#send();
   }
 
@@ -174,16 +181,24 @@ export class MqttIntake {
   #send(): void {
     const client = this.#client;
     if (client === undefined || !this.#subscribed) return;
-    for (const [key, { device, bytes }] of this.#outbox) {
-      if (this.#inFlight >= receiptsInFlightMax) return;
+    for (const [key, together] of this.#outbox) {
+      while (this.#inFlight < receiptsInFlightMax) {
+        const receipt = together.shift();
+        if (receipt) this.#publish(client, receipt);
+        else break;
+      }
+      if (together.length > 0) return;
       this.#outbox.delete(key);
-      this.#inFlight++;
-      client.publish(topicOf(device, "receipt"), Buffer.from(bytes), { qos: 1 }, () => {
-        if (client !== this.#client) return;
-        this.#inFlight--;
-        this.#send();
-      });
     }
+  }
+
+  #publish(client: MqttClient, { device, bytes }: OutgoingReceipt): void {
+    this.#inFlight++;
+    client.publish(topicOf(device, "receipt"), Buffer.from(bytes), { qos: 1 }, () => {
+      if (client !== this.#client) return;
+      this.#inFlight--;
+      this.#send();
+    });
   }
 }
 

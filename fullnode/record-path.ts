@@ -13,6 +13,7 @@ import type { Log } from "../platform/log.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { encryptedRecordBytesMax } from "../protocol/encrypted-record.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
+import { rowsPerBatchMax } from "./chain.ts";
 import { DeviceQueues, junkCosts } from "./device-queues.ts";
 import { EarlyRecords } from "./early-records.ts";
 import type { NodeKeys } from "./node-keys.ts";
@@ -191,14 +192,24 @@ export class RecordPath {
   /** The records that are examined by now, in the order of their slices; waits for the first, and where more is coming for more. */
   async #verified(): Promise<(Examined | Refused)[]> {
     const batch: (Examined | Refused)[] = [];
+    let rows = 0;
     for (let slice = this.#slices[0]; slice !== undefined; slice = this.#slices[0]) {
       const isEnough = batch.length >= batchRecordsWanted || (batch.length > 0 && !this.#queues.hasTrusted);
       if (batch.length + slice.results.length > batchRecordsMax && batch.length > 0) break;
       if (slice.pending > 0 && isEnough) break;
       await slice.done;
+      let taken = 0;
+      while (taken < slice.results.length && rows < rowsPerBatchMax) {
+        const result = slice.results[taken++] as Examined | Refused;
+        if (!("refused" in result) && result.content.kind === "reading") rows += result.content.rows.length;
+        batch.push(result);
+      }
+      this.#ahead -= taken;
+      if (taken < slice.results.length) {
+        slice.results.splice(0, taken); // the rest is for the next batch
+        break;
+      }
       this.#slices.shift();
-      this.#ahead -= slice.results.length;
-      for (const result of slice.results) batch.push(result);
       if (this.#ahead < examinedAheadMax / 2) await this.#examineAhead();
     }
     return batch;

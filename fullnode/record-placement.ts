@@ -6,7 +6,7 @@ import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { clockStateLetters } from "../protocol/reading-status.ts";
 import type { EventContent } from "../protocol/record.ts";
 import { certificateIn } from "../protocol/rotation.ts";
-import { type Arrival, Chain, type Placement, settledPerBatchMax } from "./chain.ts";
+import { type Arrival, Chain, type Placement, rowsPerBatchMax, settledPerBatchMax } from "./chain.ts";
 import { droppedOf } from "./chain-events.ts";
 import type { NodeKeys } from "./node-keys.ts";
 import { buildReceipt, receiptAgain, sealReceipt, withKept } from "./receipt-building.ts";
@@ -216,13 +216,15 @@ export class RecordPlacement {
     announced: { device: string; epoch: number }[],
     nowMs: number,
   ): Promise<ReadonlySet<Chain>> {
-    const chains = [...new Set([...touched.keys(), ...this.#unsettled])];
+    const chains = [...new Set([...this.#unsettled, ...touched.keys()])];
+    const budget = { rows: rowsPerBatchMax };
     const passed = new Set<Chain>();
     for (const chain of chains) {
       const before = chain.settledThrough;
-      const more = await chain.settle(tx, settledPerBatchMax);
+      const more = await chain.settle(tx, settledPerBatchMax, budget);
+      // Whoever has had a turn waits behind the others.
+      if (!more || chain.settledThrough !== before) this.#unsettled.delete(chain);
       if (more) this.#unsettled.add(chain);
-      else this.#unsettled.delete(chain);
       if (chain.settledThrough !== before && !touched.get(chain)?.changed) await chain.save(tx, nowMs);
       for (const content of chain.takeEffects()) {
         for (const range of droppedOf(content) ?? []) {

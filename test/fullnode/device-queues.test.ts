@@ -127,3 +127,17 @@ test("what the node itself kept goes first and is never refused", () => {
   full.queues.addFirst({ topic: "kept", payload: new Uint8Array(1), number: 1 });
   assert.equal(full.take(10)[0], "kept");
 });
+
+test("suspects are not starved for ever, however much others send", () => {
+  const two = new Queues();
+  two.spend("framed"); // somebody else has sent junk in its name
+  two.add("framed", 1);
+  let taken = 0;
+  for (let turn = 0; turn < 300 && taken === 0; turn++) {
+    two.nowMs += 10;
+    two.add("flood", 128);
+    two.spend("framed");
+    taken = count(two.take(128, 0), "framed");
+  }
+  assert.equal(taken, 1);
+});

@@ -170,3 +170,26 @@ test("nobody else gets the node's client id: the intake stays connected, whoever
   assert.equal(backOff.failures, 1, "a connection of a moment does not shorten the next delay");
   successor.end(true);
 });
+
+test("several receipts for one chain, given together, are all sent", async (t) => {
+  const broker = await startEmbeddedBroker("127.0.0.1", 0, silent, nobody);
+  t.after(() => broker.close());
+  const address = { host: "127.0.0.1", port: broker.port, protocolVersion: 4 as const };
+  const { made, connected } = intake(t, { ...address, ...broker.credentials });
+  await connected(true);
+  const device = new DeviceFixture();
+  const hub = await mqtt.connectAsync({ host: "127.0.0.1", port: broker.port, protocolVersion: 4, reconnectPeriod: 0 });
+  t.after(() => hub.end(true));
+  await hub.subscribeAsync(topicOf(device.name, "receipt"), { qos: 1 });
+  const got: string[] = [];
+  const all = new Promise<void>((resolve) => {
+    hub.on("message", (_topic, payload) => {
+      got.push(`${payload}`);
+      if (`${payload}` === "last") resolve();
+    });
+  });
+  const { name } = device;
+  made.publish(["first", "second", "last"].map((text) => ({ device: name, epoch: 1, bytes: Buffer.from(text) })));
+  await all;
+  assert.deepEqual(got, ["first", "second", "last"]);
+});
