@@ -15,19 +15,23 @@ import type {
   StoreTransaction,
 } from "./store.ts";
 import { SqliteRows } from "./store-sqlite-rows.ts";
+import { SqliteSeats } from "./store-sqlite-seats.ts";
 
-/** Digests for the ledger that are written together. */
-const queuedPerStatement = 32;
-const queueMany = `INSERT INTO ledger_queue (digest) VALUES ${Array(queuedPerStatement).fill("(?)").join(", ")}`;
+/** What neither reads nor changes records, so that those gathered may wait. */
+const leavesRecordsAlone: ReadonlySet<string> = new Set<keyof StoreTransaction>([
+  ...(["addSeat", "countRows", "saveEpoch", "lastReceipt", "epochCount", "deviceName", "currentKey"] as const),
+  ...(["setCurrentKey", "addQuarantined", "removeQuarantined"] as const),
+]);
 
 export class SqliteTransaction {
   readonly #sql: SqlStatements;
   readonly rows: SqliteRows;
-  #queued: Uint8Array[] = [];
+  readonly #seats: SqliteSeats;
 
   constructor(sql: SqlStatements) {
     this.#sql = sql;
     this.rows = new SqliteRows(sql);
+    this.#seats = new SqliteSeats(sql);
   }
 
   epoch(device: number, epoch: number): StoredEpoch | undefined {
@@ -86,6 +90,20 @@ export class SqliteTransaction {
 
   /** What may be done inside a transaction. */
   operations(): Omit<StoreTransaction, "foreign"> {
+    const operations = this.#direct();
+    const entries = Object.entries(operations).map(([name, operation]) => [
+      name,
+      leavesRecordsAlone.has(name)
+        ? operation
+        : (...parameters: unknown[]) => {
+            this.#seats.flush();
+            return (operation as (...parameters: unknown[]) => unknown)(...parameters);
+          },
+    ]);
+    return Object.fromEntries(entries) as typeof operations;
+  }
+
+  #direct(): Omit<StoreTransaction, "foreign"> {
     return {
       epoch: (device, epoch) => this.epoch(device, epoch),
       epochCount: (device) => this.#sql.count("SELECT count(*) AS n FROM epochs WHERE device = ?", device),
@@ -278,42 +296,23 @@ export class SqliteTransaction {
   }
 
   #addSeat(device: number, epoch: number, seat: NewSeat, { voided, dropped }: Declared): void {
-    const { sequence, predecessor, digest, previous, settled, receivedMs, bytes } = seat;
-    this.#sql.run(
-      "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-      device,
-      epoch,
-      sequence,
-      predecessor,
-      digest,
-      previous,
-      settled ? 1 : 0,
-      receivedMs,
-      bytes,
-    );
+    const { sequence } = seat;
+    this.#seats.add(device, epoch, seat);
     if (voided) this.#sql.run("INSERT INTO voids VALUES (?, ?, ?, ?)", device, epoch, voided.first, voided.last);
     for (const { epoch: of, first, last } of dropped)
       this.#sql.run("INSERT OR IGNORE INTO drops VALUES (?, ?, ?, ?, ?, ?)", device, of, first, last, epoch, sequence);
-    this.#queued.push(digest);
-    if (this.#queued.length === queuedPerStatement) this.#writeQueued();
   }
 
   /** Before a transaction is committed: writes what was gathered. */
   flush(nowMs: number | undefined): void {
-    this.#writeQueued();
+    this.#seats.flush();
     this.rows.flush(nowMs);
   }
 
   /** Forgets what was gathered in a transaction that has come to nothing. */
   forget(): void {
-    this.#queued = [];
+    this.#seats.forget();
     this.rows.forget();
-  }
-
-  #writeQueued(): void {
-    if (this.#queued.length === queuedPerStatement) this.#sql.run(queueMany, ...this.#queued);
-    else for (const digest of this.#queued) this.#sql.run("INSERT INTO ledger_queue (digest) VALUES (?)", digest);
-    this.#queued = [];
   }
 
   #unseat(device: number, epoch: number, sequence: number, reason: string): void {

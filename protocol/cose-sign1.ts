@@ -91,7 +91,7 @@ const signatureStart = Uint8Array.of(arrayOf4, 0x6a, 0x53, 0x69, 0x67, 0x6e, 0x6
 export function encodeCose(message: Pick<CoseSign1, "protectedHeader" | "payload" | "signature" | "kid">): Uint8Array {
   const { protectedHeader, payload, signature, kid } = message;
   const lengths = byteStringLength(protectedHeader) + byteStringLength(payload) + byteStringLength(signature);
-  const bytes = new Uint8Array(lengths + (kid ? 4 + byteStringLength(kid) : 2));
+  const bytes = room(lengths + (kid ? 4 + byteStringLength(kid) : 2));
   let offset = 0;
   if (kid) bytes[offset++] = tag18;
   bytes[offset++] = arrayOf4;
@@ -104,6 +104,21 @@ export function encodeCose(message: Pick<CoseSign1, "protectedHeader" | "payload
   offset = putByteString(bytes, offset, payload);
   putByteString(bytes, offset, signature);
   return bytes;
+}
+
+const slabBytes = 16_384;
+let slab = new Uint8Array(slabBytes);
+let slabUsed = 0;
+
+/** Fresh bytes, all 0. Short ones share their buffer with others: engines make a buffer of its own for each array slowly. */
+function room(length: number): Uint8Array {
+  if (length > slabBytes / 8) return new Uint8Array(length);
+  if (slabUsed + length > slabBytes) {
+    slab = new Uint8Array(slabBytes);
+    slabUsed = 0;
+  }
+  slabUsed += length;
+  return slab.subarray(slabUsed - length, slabUsed);
 }
 
 /** How long a byte string of deterministic CBOR is (RFC 8949 §3.1, major type 2): its head, and its bytes. */
@@ -182,7 +197,7 @@ function readProtectedHeader(bytes: Uint8Array): { algorithm: number; contentTyp
 /** The Sig_structure of RFC 9052 §4.4 with an empty external_aad: the bytes that are signed. */
 export function toBeSigned(protectedHeader: Uint8Array, payload: Uint8Array): Uint8Array {
   const start = signatureStart.length;
-  const bytes = new Uint8Array(start + byteStringLength(protectedHeader) + 1 + byteStringLength(payload));
+  const bytes = room(start + byteStringLength(protectedHeader) + 1 + byteStringLength(payload));
   bytes.set(signatureStart);
   const offset = putByteString(bytes, start, protectedHeader);
   bytes[offset] = emptyByteString; // external_aad
