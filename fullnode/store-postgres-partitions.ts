@@ -1,7 +1,8 @@
 /**
  * Tables by month: rows lie in the partition of the month of their time, so that old months can be dropped or moved as a whole.
  * A month's partition is made when its first row comes, on a connection of its own: making one waits for everybody who has used the
- * table in a transaction that is open. Months too far away, and those that could not get one, go to the partition for all others.
+ * table in a transaction that is open. Months too far away, and those that could not get one, go to the partition for all others; what came
+ * there long before its month, from a clock that was ahead, moves when the month gets a partition.
  */
 import type pg from "pg";
 import { systemCode } from "./node-error.ts";
@@ -33,6 +34,8 @@ export class MissingPartitions extends Error {
     this.months = months;
   }
 }
+
+const timeColumns: Readonly<Record<string, string>> = { rows: "time_s", slots: "end_s" };
 
 export class Partitions {
   readonly #pool: pg.Pool;
@@ -75,9 +78,9 @@ export class Partitions {
   }
 }
 
-/** 23514: rows of this month lie in the partition for all others already; 55P03: that is in use just now. They may stay there. */
+/** 55P03: the table is in use just now, for long. The month's rows may stay in the partition for all others. */
 function unlessItMayStay(error: unknown): void {
-  if (!["23514", "55P03"].includes(systemCode(error) ?? "")) throw error;
+  if (systemCode(error) !== "55P03") throw error;
 }
 
 async function makePartition(connection: Connection, table: string, month: number): Promise<void> {
@@ -88,10 +91,24 @@ async function makePartition(connection: Connection, table: string, month: numbe
   try {
     await connection.query(`SELECT pg_advisory_xact_lock(${schemaLock})`);
     await connection.query(`SET LOCAL lock_timeout = '${lockTimeout}'`);
-    await connection.query(
-      `CREATE TABLE IF NOT EXISTS ${name} PARTITION OF ${table}
-       FOR VALUES FROM (${startOfMonthS(month)}) TO (${startOfMonthS(month + 1)})`,
+    const [from, to] = [startOfMonthS(month), startOfMonthS(month + 1)];
+    const column = timeColumns[table];
+    await connection.query(`LOCK TABLE ONLY ${table}, ONLY ${table}_other IN ACCESS EXCLUSIVE MODE`);
+    const { rows: early } = await connection.query(
+      `SELECT FROM ${table}_other WHERE ${column} >= ${from} AND ${column} < ${to} LIMIT 1`,
     );
+    if (early.length === 0)
+      await connection.query(
+        `CREATE TABLE IF NOT EXISTS ${name} PARTITION OF ${table} FOR VALUES FROM (${from}) TO (${to})`,
+      );
+    else {
+      await connection.query(`CREATE TABLE ${name} (LIKE ${table} INCLUDING ALL)`);
+      await connection.query(
+        `WITH moved AS (DELETE FROM ${table}_other WHERE ${column} >= ${from} AND ${column} < ${to} RETURNING *)
+         INSERT INTO ${name} SELECT * FROM moved`,
+      );
+      await connection.query(`ALTER TABLE ${table} ATTACH PARTITION ${name} FOR VALUES FROM (${from}) TO (${to})`);
+    }
     await connection.query("COMMIT");
   } catch (error) {
     await connection.query("ROLLBACK");

@@ -4,7 +4,9 @@ import { writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, connect as dial, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, type TestContext, test } from "node:test";
+import { openPool } from "../../fullnode/postgres-connection.ts";
 import { openPostgresStore } from "../../fullnode/store-postgres.ts";
+import { Partitions } from "../../fullnode/store-postgres-partitions.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { eventCodes } from "../../protocol/record.ts";
 import { eventually } from "../system/running-program-fixture.ts";
@@ -99,6 +101,34 @@ test("a server that comes back with less than it had, as a standby that lagged, 
   await node.deliver(device, third);
   assert.equal(node.lastReceipt().through, 4);
   assert.deepEqual(node.counted(), { rows: 4, booked: 4 });
+});
+
+test("a row that came long before its month is in that month's partition once the month has one", {
+  skip,
+}, async (t) => {
+  usePostgres(there());
+  const node = new NodeFixture(t);
+  const device = await node.enrolled();
+  const dayS = 86_400;
+  const timeS = (Math.floor(Date.now() / 1_000 / dayS) + 200.5) * dayS; // of a clock that is far ahead
+  await node.deliver(device, device.reading({ timeS, rows: [{ timeS, status: 0, values: [1, 2] }] }));
+  const lying = () =>
+    ["rows", "slots"].map((table) => node.query(`SELECT tableoid::regclass::text AS name FROM ${table}`)[0]?.name);
+  assert.deepEqual(lying(), ["rows_other", "slots_other"]);
+  const { url } = node.contract;
+  assert.ok(url);
+  const pool = openPool({ url });
+  try {
+    await new Partitions(pool, ["rows", "slots"], () => timeS * 1_000).prepare([timeS], false);
+  } finally {
+    await pool.end();
+  }
+  const month = new Date(timeS * 1_000).toISOString().slice(0, 7).replace("-", "_");
+  assert.deepEqual(lying(), [`rows_${month}`, `slots_${month}`]);
+  // It counts there as it did.
+  const next = { timeS, status: 0, values: [1, 2] };
+  await node.deliver(device, device.reading({ timeS: timeS + 1, rows: [next] }));
+  assert.deepEqual(node.counted(), { rows: 1, booked: 1 });
 });
 
 /** Between a node and its server; what it is told to keep back goes nowhere, and no connection ends by it. */
