@@ -12,6 +12,7 @@ import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
+import { FreshRecords } from "./fresh-records.ts";
 import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
 import { pause, Rest } from "./pause.ts";
@@ -95,6 +96,7 @@ export class Agent {
   readonly #news = new Rest();
   readonly #pollLoops: Promise<void>[] = [];
   readonly #loops: Promise<void>[] = [];
+  readonly #fresh = new FreshRecords();
   readonly #pace = new BacklogPace();
   readonly #rowsOfRecord: RowsOfRecord;
   #uplink: MqttUplink | undefined;
@@ -135,6 +137,9 @@ export class Agent {
       sealEveryS: configuration.sealEveryS,
       clock,
       emit,
+      onRecords: (records) => {
+        if (this.#uplink?.isConnected) this.#fresh.keep(records);
+      },
       onSealed: (sequence, rows) => {
         this.#rowsOfRecord.note(rows);
         this.#forwarders.running.sealed(sequence, clock.monotonicMs());
@@ -180,6 +185,7 @@ export class Agent {
   #resume(hello: WalletHello): void {
     const sealed = hello.nextSequence - 1;
     this.#forwarders.meet(hello, true);
+    this.#fresh.clear();
     this.#walletMet = true;
     this.#keepHello(hello);
     this.#options.emit({ event: "resumed", sealed, acknowledged: hello.through });
@@ -258,7 +264,9 @@ export class Agent {
       const uplink = next && uplinkFor(uplinks, next.lane);
       if (!next || !uplink) return;
       const { epoch, forwarder, lane, range } = next;
-      const { records } = await this.#wallet.read(range.from, range.to, epoch);
+      const isRunning = forwarder === this.#forwarders.running;
+      const fresh = isRunning ? this.#fresh.take(range) : undefined;
+      const records = fresh ?? (await this.#wallet.read(range.from, range.to, epoch)).records;
       const sent: [sequence: number, bytes: number][] = [];
       for (const [sequence, record] of records) {
         const onLeft = (): void => {

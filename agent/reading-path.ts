@@ -23,6 +23,7 @@ import { hasValues, statuses, statusLetters } from "../protocol/reading-status.t
 import { sealRowsMax, WalletRefusal, type WalletRefusalReason } from "../protocol/wallet-message.ts";
 import type { LineConfiguration, MeterConfiguration } from "./configuration.ts";
 import type { AgentEvent } from "./event.ts";
+import type { SequencedRecord } from "./fresh-records.ts";
 import { LineTurns, type TurnMember } from "./line-turns.ts";
 import { pause, Rest } from "./pause.ts";
 import { type Sample, SampleBuffer } from "./sample-buffer.ts";
@@ -87,6 +88,8 @@ export interface ReadingPathOptions {
   readonly emit: (event: AgentEvent) => void;
   /** Sealed sequences, as soon as the wallet has answered. */
   readonly onSealed: (sequence: number, rows: number) => void;
+  /** Told before that: records that came with the wallet's answer. */
+  readonly onRecords?: (records: readonly SequencedRecord[]) => void;
 }
 
 /** The line of a configuration; opened at the first read, and again by itself after each loss. */
@@ -359,14 +362,15 @@ async function sealInTurn(meter: PolledMeter, options: ReadingPathOptions, alway
 }
 
 async function seal(meter: PolledMeter, samples: readonly Sample[], options: ReadingPathOptions): Promise<void> {
-  const { wallet, emit, onSealed } = options;
+  const { wallet, emit, onSealed, onRecords } = options;
   const { index, intervalS } = meter.configuration;
   const { codes, relative } = samples[0] as Sample;
   const rows = samples.map((sample) => sample.row);
   const request = { meter: index, plan: 0, slotS: intervalS, codes, rows, ...(relative && { relative }) };
-  const { sequences, earlier = [] } = await wallet.seal(request);
+  const { sequences, earlier = [], records } = await wallet.seal(request);
   // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
   meter.buffer.drop(samples);
+  if (records) onRecords?.(records);
   const inEarlierEpoch = new Set(earlier.map(([row]) => row));
   for (const sequence of new Set(sequences.filter((_, row) => !inEarlierEpoch.has(row)))) {
     if (sequence === 0) continue; // journaled, and signed when its batch closes

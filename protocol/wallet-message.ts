@@ -258,6 +258,11 @@ export interface SealAnswer {
   readonly sequences: readonly number[];
   /** Epochs of those rows whose records are of an earlier epoch: [row, epoch]. */
   readonly earlier?: readonly (readonly [row: number, epoch: number])[];
+  /**
+   * The records of the running epoch that this request has sealed, as a read gives them, ascending; without those that do not fit
+   * into the answer, or must not leave the wallet.
+   */
+  readonly records?: ReadAnswer["records"];
 }
 
 export interface ReadAnswer {
@@ -371,12 +376,14 @@ export function sealFields(answer: SealAnswer): CborMap {
   return new Map<number, CborValue>([
     [1, [...answer.sequences]],
     ...(earlier.length > 0 ? ([[2, new Map(earlier)]] as const) : []),
+    ...(answer.records && answer.records.length > 0 ? ([[3, recordItems(answer.records)]] as const) : []),
   ]);
 }
 
 export function readSealAnswer(fields: CborMap): SealAnswer {
   const sequences = asArray(fields.get(1), "sequences", sealRowsMax);
   const earlier = fields.get(2);
+  const records = fields.get(3);
   return {
     sequences: sequences.map((item) => asInteger(item, "sequence", 0, uint32Max)),
     ...(earlier !== undefined && {
@@ -385,20 +392,27 @@ export function readSealAnswer(fields: CborMap): SealAnswer {
         asInteger(epoch, "epoch", 0, uint32Max),
       ]),
     }),
+    ...(records !== undefined && { records: readRecords(records) }),
   };
 }
 
 export function readFields(answer: ReadAnswer): CborMap {
-  return new Map<number, CborValue>([[1, answer.records.map(([sequence, record]) => [sequence, record])]]);
+  return new Map<number, CborValue>([[1, recordItems(answer.records)]]);
+}
+
+function recordItems(records: ReadAnswer["records"]): CborValue {
+  return records.map(([sequence, record]) => [sequence, record]);
 }
 
 export function readReadAnswer(fields: CborMap): ReadAnswer {
-  return {
-    records: asArray(fields.get(1), "records", readBytesMax).map((item): [number, Uint8Array] => {
-      const [sequence, record] = asArray(item, "record", 2);
-      return [asInteger(sequence, "sequence", 1, uint32Max), asBytes(record, "record", readBytesMax, 1)];
-    }),
-  };
+  return { records: readRecords(fields.get(1)) };
+}
+
+function readRecords(items: CborValue | undefined): ReadAnswer["records"] {
+  return asArray(items, "records", readBytesMax).map((item): [number, Uint8Array] => {
+    const [sequence, record] = asArray(item, "record", 2);
+    return [asInteger(sequence, "sequence", 1, uint32Max), asBytes(record, "record", readBytesMax, 1)];
+  });
 }
 
 export function releaseFields(answer: ReleaseAnswer): CborMap {

@@ -17,6 +17,7 @@ import {
   helloFields,
   readBytesMax,
   releaseFields,
+  type SealAnswer,
   sealFields,
   statementFields,
   type WalletHello,
@@ -199,12 +200,23 @@ export class Wallet {
       case "enrol":
         return enrolFields(this.#enrolmentRequest());
       case "seal":
-        return sealFields(this.#sealer.seal(request));
+        return sealFields(this.#seal(request));
       case "release":
         return releaseFields(this.#releases.release(request.receipt));
       case "statement":
         return statementFields(this.#statement(request));
     }
+  }
+
+  /** What was sealed just now goes with the answer: it need not be asked for again before it is sent. */
+  #seal(request: WalletRequest & { type: "seal" }): SealAnswer {
+    const { journal } = this.#options;
+    const { epoch, nextSequence } = journal;
+    const answer = this.#sealer.seal(request);
+    if (this.#encryption.form === "withheld") return answer;
+    const from = journal.epoch === epoch ? nextSequence : 1;
+    const to = journal.nextSequence - 1;
+    return from > to ? answer : { ...answer, records: this.#read({ type: "read", from, to }) };
   }
 
   /** As many as fit into one answer in the form in which they leave. */
