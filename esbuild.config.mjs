@@ -23,9 +23,10 @@ const walletFirstLines = [
 
 /**
  * The agent runs for years on small machines: with V8's young generation as small as it goes and one heap of malloc it has 34 MiB of
- * anonymous memory instead of 49 (npm run bench -- agent), at no more CPU.
+ * anonymous memory instead of 49 (npm run bench -- agent), at no more CPU. It wakes a few times a second: to wake V8's helper threads for
+ * each small collection costs more than they save.
  */
-const agentFlags = ["--max-semi-space-size=1"];
+const agentFlags = ["--max-semi-space-size=1", "--single-threaded"];
 const agentFirstLines = ["export MALLOC_ARENA_MAX=1"];
 
 const bundles = [

@@ -92,6 +92,7 @@ export function walletNodeFlags(paths: {
     "--disable-warning=ExperimentalWarning",
     ...smallHeapFlags,
     "--v8-pool-size=0",
+    "--single-threaded",
   ];
 }
 

@@ -69,7 +69,7 @@ user who calls this, so they are not isolated from each other: the systemd units
       ]);
       const { command, arguments: file } = programCommand("ecp");
       // As small as the launcher made this process (esbuild.config.mjs).
-      const small = process.execArgv.filter((flag) => flag.startsWith("--max-semi-space-size="));
+      const small = process.execArgv.filter((flag) => /^--(max-semi-space-size=|single-threaded$)/.test(flag));
       add("agent", { command, arguments: [...small, ...file] }, ["agent", "--config", values.config]);
       process.once("SIGTERM", () => end(exit.ok));
       process.once("SIGINT", () => end(exit.ok));

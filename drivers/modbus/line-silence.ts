@@ -30,9 +30,12 @@ export class LineSilence {
   readonly #options: LineSilenceOptions;
   #lastActivityMs = Number.NEGATIVE_INFINITY;
   #quietAtMs = (): number => Number.NEGATIVE_INFINITY;
+  /** Ends the pause that runs; one listener for all of them, since adding one costs more than the timer. */
+  #endPause: () => void = () => undefined;
 
   constructor(options: LineSilenceOptions) {
     this.#options = options;
+    options.closing.addEventListener("abort", () => this.#endPause(), { once: true });
   }
 
   /** The line is busy until `atMs`: a byte came, or the last one of a request leaves then. */
@@ -78,14 +81,12 @@ export class LineSilence {
 
   #pause(durationMs: number): Promise<void> {
     return new Promise((resolve) => {
-      const { closing } = this.#options;
       const done = (): void => {
         clearTimeout(timer);
-        closing.removeEventListener("abort", done);
         resolve();
       };
       const timer = setTimeout(done, Math.max(1, durationMs));
-      closing.addEventListener("abort", done, { once: true });
+      this.#endPause = done;
     });
   }
 }

@@ -31,6 +31,8 @@ class MemoryWallet extends ScriptedWallet {
   through = 0;
   epoch = sampleHello.epoch;
   slotS = 1;
+  /** Its answers to seal requests have no records, as those of a wallet that does not know of that. */
+  givesRecords = true;
 
   constructor(path: string) {
     super(path);
@@ -47,18 +49,20 @@ class MemoryWallet extends ScriptedWallet {
           through: this.through,
           meters: [{ index: 0, slotS: this.slotS, lastTimeS: Math.max(0, ...this.rows.keys()) }],
         });
-      case "seal":
-        return sealFields({
-          sequences: request.rows.map(({ timeS }) => {
-            const known = this.rows.get(timeS) ?? ++this.sequence;
-            this.rows.set(timeS, known);
-            return known;
-          }),
+      case "seal": {
+        const before = this.sequence;
+        const sequences = request.rows.map(({ timeS }) => {
+          const known = this.rows.get(timeS) ?? ++this.sequence;
+          this.rows.set(timeS, known);
+          return known;
         });
+        return sealFields({
+          sequences,
+          ...(this.givesRecords && { records: this.#records(before + 1, this.sequence) }),
+        });
+      }
       case "read": {
-        const last = Math.min(request.to, this.sequence);
-        const sequences = Array.from({ length: Math.max(0, last - request.from + 1) }, (_, i) => request.from + i);
-        return readFields({ records: sequences.map((sequence) => [sequence, Buffer.from(`record ${sequence}`)]) });
+        return readFields({ records: this.#records(request.from, Math.min(request.to, this.sequence)) });
       }
       case "release":
         this.through = Math.max(this.through, decodeReceipt(request.receipt).content.through);
@@ -66,6 +70,11 @@ class MemoryWallet extends ScriptedWallet {
       default:
         return new WalletRefusal("unknown-request");
     }
+  }
+
+  #records(from: number, to: number): [number, Uint8Array][] {
+    const sequences = Array.from({ length: Math.max(0, to - from + 1) }, (_, i) => from + i);
+    return sequences.map((sequence) => [sequence, Buffer.from(`record ${sequence}`)]);
   }
 }
 
@@ -163,6 +172,20 @@ test("a reading goes all the way: read, sealed, published, acknowledged", async 
   assert.equal(waiting, sealed - acknowledged);
   assert.equal(count(events, "lost"), 0);
 });
+
+for (const givesRecords of [true, false])
+  test(`a reading sealed while connected is ${givesRecords ? "published as it came with the answer" : "read back where the answer has no record"}`, async (t) => {
+    const { agent, wallet, arrived, until } = await world(t);
+    wallet.givesRecords = givesRecords;
+    const one = agent();
+    await one.start();
+    await until(() => one.status().uplink?.connected === true && wallet.through >= 2);
+    const last = wallet.sequence;
+    await until(() => arrived.includes(last + 2));
+    const reads = wallet.requests.filter((request) => request.type === "read" && request.to > last);
+    assert.equal(reads.length > 0, !givesRecords);
+    assert.deepEqual(arrived.toSorted((a, b) => a - b).slice(0, 3), [1, 2, 3], "what nobody gave was read");
+  });
 
 test("what an agent before left is sent first; after --no-polling nothing is read", async (t) => {
   const { agent, events, wallet, until } = await world(t);

@@ -6,7 +6,7 @@ import { agreedCipher } from "../../platform/agreed-cipher.ts";
 import { decodeEncrypted, isEncrypted } from "../../protocol/encrypted-record.ts";
 import { decodeRecord } from "../../protocol/record.ts";
 import { Refusal } from "../../protocol/refusal.ts";
-import { WalletRefusal } from "../../protocol/wallet-message.ts";
+import { readSealAnswer, type SealAnswer, WalletRefusal } from "../../protocol/wallet-message.ts";
 import { deviceKeyOf } from "../../wallet/keystore.ts";
 import type { PinnedNode, WalletPolicy } from "../../wallet/policy.ts";
 import { recordEncryption } from "../../wallet/record-encryption.ts";
@@ -48,6 +48,24 @@ test("records leave as they are where the policy says so, and encrypted where it
     assert.equal(hexOf(node.open(found)), hexOf(bytes), "the record inside is the sealed one, to the byte");
   }
   assert.deepEqual([...wallet.records()], records, "read again, it is the same bytes: it shows nothing new");
+});
+
+test("the answer to a seal request has the records that it sealed, as a read gives them, once", (t) => {
+  const wallet = new WalletFixture(t, { policy: { nodes, encryptTo: "first" } });
+  const sealed = (...timesS: readonly number[]): SealAnswer => {
+    const rows = timesS.map((timeS) => rowAt(timeS));
+    return readSealAnswer(wallet.ask({ type: "seal", meter: 0, plan: 0, slotS: 1, codes: [2, 4], rows }));
+  };
+  const answer = sealed(startS, startS + 1);
+  const last = answer.sequences.at(-1) as number;
+  assert.deepEqual(answer.records?.at(-1), [last, wallet.records().get(last)]);
+  for (const [sequence, bytes] of answer.records ?? []) assert.deepEqual(bytes, wallet.records().get(sequence));
+  assert.equal(sealed(startS, startS + 1).records, undefined, "found, and not sealed again");
+  wallet.policy = { ...wallet.policy, nodes: [] };
+  wallet.restart();
+  const withheld = sealed(startS + 2);
+  assert.equal(withheld.sequences.length, 1);
+  assert.equal(withheld.records, undefined, "nothing leaves, by this way neither");
 });
 
 test("they are encrypted to the node that the policy names, wherever it stands", (t) => {
