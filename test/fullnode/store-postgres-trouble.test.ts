@@ -4,16 +4,19 @@ import { writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, connect as dial, type Socket } from "node:net";
 import { join } from "node:path";
 import { after, type TestContext, test } from "node:test";
+import { canonicalDump } from "../../fullnode/canonical-dump.ts";
 import { openPool } from "../../fullnode/postgres-connection.ts";
+import type { Store } from "../../fullnode/store.ts";
 import { openPostgresStore } from "../../fullnode/store-postgres.ts";
 import { Partitions } from "../../fullnode/store-postgres-partitions.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { eventCodes } from "../../protocol/record.ts";
 import { eventually } from "../system/running-program-fixture.ts";
 import { usePostgres } from "./contract-store.ts";
-import { firstTimeS } from "./device-fixture.ts";
+import { DeviceFixture, firstTimeS } from "./device-fixture.ts";
 import { deviceScope, NodeFixture, temporaryFolder } from "./node-fixture.ts";
 import { PostgresServer, postgresMissing } from "./postgres-fixture.ts";
+import { shuffled } from "./shuffle.ts";
 
 const skip = postgresMissing;
 if (skip) console.log(`skipped: ${skip}`);
@@ -134,7 +137,16 @@ test("a row that came long before its month is in that month's partition once th
 /** Between a node and its server; what it is told to keep back goes nowhere, and no connection ends by it. */
 async function proxy(t: TestContext, port: number) {
   const sockets = new Set<Socket>();
-  const state = { port: 0, silent: false };
+  const state = {
+    port: 0,
+    silent: false,
+    /** Answers go nowhere from the next COMMIT on that passes, and every connection ends. */
+    cutAtCommit: false,
+    cut: () => {
+      for (const socket of sockets) socket.destroy();
+      sockets.clear();
+    },
+  };
   const listening = createServer((from) => {
     const to = dial(port, "127.0.0.1");
     for (const [one, other] of [
@@ -143,7 +155,13 @@ async function proxy(t: TestContext, port: number) {
     ] as const) {
       sockets.add(one);
       one.on("data", (bytes) => {
-        if (!state.silent) other.write(bytes);
+        if (state.silent) return;
+        other.write(bytes);
+        if (one !== from || !state.cutAtCommit || !bytes.includes("COMMIT")) return;
+        state.cutAtCommit = false;
+        // The server has it, and nobody hears what became of it.
+        from.destroy();
+        to.end();
       });
       one.on("error", () => undefined);
       one.on("close", () => other.destroy());
@@ -184,4 +202,77 @@ test("a server that does not answer any more, while its connections stay, is giv
   await node.deliver(device, device.reading());
   assert.equal(node.lastReceipt().through, 2);
   assert.deepEqual(node.failures, []);
+});
+
+async function dumpOf(store: Store): Promise<string[]> {
+  const lines: string[] = [];
+  for await (const line of canonicalDump(store)) if (!line.startsWith('{"device"')) lines.push(line);
+  return lines;
+}
+
+test("two nodes, one with a bad way to the server and lost answers to its commits, leave what one ordered delivery leaves", {
+  skip,
+}, async (t) => {
+  usePostgres(undefined);
+  const ordered = new NodeFixture(t);
+  const devices = [await ordered.enrolled(), new DeviceFixture(7_000), new DeviceFixture(7_001)];
+  for (const one of devices.slice(1)) await ordered.enrolledAs(one, one.epoch);
+  const records = devices.map((device, i) => [
+    ...device.readings(40),
+    device.void(2),
+    device.events([eventCodes.meterReplaced, 0, "x", i]),
+    ...device.readings(40),
+    ...(i === 1 ? [device.rotate()] : []),
+    ...device.readings(20),
+  ]);
+  for (const [i, device] of devices.entries()) await ordered.deliver(device, ...(records[i] ?? []));
+
+  usePostgres(there());
+  const calm = new NodeFixture(t);
+  for (const [i, device] of devices.entries())
+    await calm.enrolledAs(device, (records[i]?.[0] as { epoch: number }).epoch);
+  const between = await proxy(t, there().port);
+  const passwordFile = join(temporaryFolder(t), "password");
+  writeFileSync(passwordFile, there().password, { mode: 0o600 });
+  const url = `postgres://ecp@127.0.0.1:${between.port}/${databaseOf(calm)}`;
+  const troubled = calm.another(t);
+  const own = troubled.store;
+  const store = await openPostgresStore({ address: { url, passwordFile }, answerTimeoutMs: 1_000 });
+  await troubled.useStore(() => store);
+  t.after(() => own.close());
+  for (let round = 0; round < 8; round++) {
+    if (round % 2 === 0) between.cutAtCommit = true;
+    else if (round !== 3) between.cut();
+    else between.silent = true;
+    const pushed = devices.map((device, i) => ({ device, part: shuffled(records[i] ?? [], round).slice(0, 40) }));
+    for (const { device, part } of pushed)
+      for (const [at, { bytes }] of part.entries()) {
+        const topic = topicOf(device.name, "record");
+        troubled.path.push(topic, bytes);
+        if (at % 2 === 0) calm.path.push(topic, bytes);
+      }
+    await calm.path.idle();
+    if (between.silent)
+      await eventually("the silence is noticed", () => troubled.logLines.some((line) => line.includes("timeout")));
+    between.silent = false;
+    await troubled.path.idle();
+  }
+  assert.deepEqual([...troubled.failures, ...calm.failures], []);
+  assert.ok(!between.cutAtCommit, "a commit was cut off");
+  // What either has promised is there.
+  const places = calm.query("SELECT d.name, r.epoch, r.sequence FROM records r JOIN devices d ON d.id = r.device");
+  const voids = calm.query("SELECT d.name, v.epoch, v.first, v.last FROM voids v JOIN devices d ON d.id = v.device");
+  const stands = new Set(places.map(({ name, epoch, sequence }) => `${name}/${epoch}/${sequence}`));
+  for (const { name, epoch, first, last } of voids)
+    for (let at = first as number; at <= (last as number); at++) stands.add(`${name}/${epoch}/${at}`);
+  for (const { device, epoch, bytes } of [...troubled.receipts, ...calm.receipts]) {
+    const { through, ranges } = calm.opened(bytes);
+    for (const { first, last } of [{ first: 1, last: through }, ...ranges])
+      for (let at = first; at <= last; at++) assert.ok(stands.has(`${device}/${epoch}/${at}`), `${epoch}/${at}`);
+  }
+  for (const [i, device] of devices.entries()) {
+    await troubled.deliver(device, ...shuffled(records[i] ?? [], 99));
+    await calm.deliver(device, ...(records[i] ?? []));
+  }
+  assert.deepEqual(await dumpOf(calm.store), await dumpOf(ordered.store));
 });
