@@ -32,8 +32,9 @@ test("a rest ends at the next wake, and at once where news came before it", asyn
   await last;
 });
 
-test("a thousand rests leave no listener on the signal they share", async () => {
-  const { signal } = new AbortController();
+test("a thousand rests leave one listener on the signal they share, and nothing behind it", async (t) => {
+  const ending = new AbortController();
+  const { signal } = ending;
   const rest = new Rest();
   for (let i = 0; i < 1_000; i++) {
     const resting = rest.rest(longMs, signal);
@@ -41,5 +42,10 @@ test("a thousand rests leave no listener on the signal they share", async () => 
     await resting;
     await pause(0, signal);
   }
-  assert.equal(getEventListeners(signal, "abort").length, 0);
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  const cleared = t.mock.method(globalThis, "clearTimeout");
+  const [resting, pausing] = [rest.rest(longMs, signal), pause(longMs, signal)];
+  ending.abort();
+  await Promise.all([resting, pausing]);
+  assert.equal(cleared.mock.callCount(), 2, "only what waited was ended");
 });
