@@ -19,10 +19,17 @@ export function readBrokerFiles(broker: MqttConfiguration): BrokerFiles {
   const { passwordFile, caFile, certFile, keyFile } = broker;
   return {
     ...(passwordFile !== undefined && { password: readFileSync(passwordFile, "utf8").trim() }),
-    ...(caFile !== undefined && { ca: readFileSync(caFile) }),
-    ...(certFile !== undefined && { cert: readFileSync(certFile) }),
-    ...(keyFile !== undefined && { key: readFileSync(keyFile) }),
+    ...(caFile !== undefined && { ca: readPem("ca_file", caFile, "CERTIFICATE") }),
+    ...(certFile !== undefined && { cert: readPem("cert_file", certFile, "CERTIFICATE") }),
+    ...(keyFile !== undefined && { key: readPem("key_file", keyFile, "PRIVATE KEY") }),
   };
+}
+
+/** An authority's file that holds none is taken by OpenSSL without a word, a certificate's with one that names no file. */
+function readPem(name: string, path: string, label: string): Buffer {
+  const bytes = readFileSync(path);
+  if (new RegExp(`-----BEGIN [A-Z ]*${label}-----`).test(bytes.toString("latin1"))) return bytes;
+  throw new Error(`'${name}: ${path}' in hub.yaml holds no ${label.toLowerCase()} in PEM (-----BEGIN …)`);
 }
 
 /** TLS costs memory: it is loaded where a broker needs it. */
@@ -61,6 +68,7 @@ function openTls(
   tls: typeof Tls,
 ): Socket {
   const servername = serverName ?? (isIP(host) === 0 ? host : undefined);
+  checkPair(cert, key, tls);
   return tls.connect({
     host,
     port,
@@ -71,6 +79,17 @@ function openTls(
     ...(key && { key }),
     ...(servername !== undefined && { servername }),
   });
+}
+
+function checkPair(cert: Buffer | undefined, key: Buffer | undefined, tls: typeof Tls): void {
+  if (cert === undefined || key === undefined) return;
+  try {
+    tls.createSecureContext({ cert, key });
+  } catch (error) {
+    throw new Error(
+      `the files of 'cert_file:' and 'key_file:' in hub.yaml cannot be used together (${(error as Error).message}); the key must be the certificate's, and not under a passphrase`,
+    );
+  }
 }
 
 /** What to do about a failure of TLS, for people; undefined where it is none. */

@@ -131,7 +131,7 @@ export class MqttConnection {
     if (code === "ECONNRESET") return;
     const advice = typeof code === "string" ? tlsAdvice(code) : undefined;
     // Of an AggregateError (a name with several addresses) the code is all there is.
-    this.#reason ??= [error.message || (typeof code === "string" ? code : "connection failed"), advice]
+    this.#reason ??= [sentenceOf(error.message) || (typeof code === "string" ? code : "connection failed"), advice]
       .filter(Boolean)
       .join("; ");
     if (typeof code === "number" && refusedCredentials.has(code))
@@ -227,4 +227,9 @@ export class MqttConnection {
       });
     });
   }
+}
+
+/** OpenSSL's errors are `thread:error:code:library:function:what:file:line:more` with a line's end: what remains is what it says. */
+function sentenceOf(message: string): string {
+  return message.replace(/^[0-9A-F]+:error:[0-9A-F]+:([^:]*):[^:]*:([^:]*):.*$/s, "$1: $2").trim();
 }

@@ -36,7 +36,7 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
     const { values } = parseCommand("ecp status", args, { ...configOption, ...jsonOption, ...qrOptions }, []);
     if (values.qr && values["no-qr"]) throw usageError("ecp status", "--qr and --no-qr together");
     const isQrShown = values["no-qr"] ? false : (values.qr ?? process.stdout.isTTY === true);
-    const { configuration } = readHubFile(values.config);
+    const { configuration, policy } = readHubFile(values.config);
     const wallet = await askWallet(configuration.walletSocket);
     const agent = await askStatus<AgentStatus>(configuration.agentSocket);
     const isolated = wallet !== undefined && isolation(wallet, process.getuid?.() ?? 0).isolated;
@@ -61,7 +61,7 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
             .join(""),
         );
       process.stdout.write(alarmText(agent?.alarms ?? []));
-      process.stdout.write(walletText(wallet, configuration.walletSocket));
+      process.stdout.write(walletText(wallet, configuration.walletSocket, policy.encryptTo !== "nobody"));
       process.stdout.write(agentText(agent, configuration.agentSocket));
     }
     const well =
@@ -147,7 +147,13 @@ function earlierText({ earlierEpochs }: WalletHello): string[][] {
   ]);
 }
 
-function walletText(wallet: WalletHello | undefined, path: string): string {
+/** What leaves the wallet follows its policy, which may be older than hub.yaml. */
+function onTheWay({ recordForm }: WalletHello, isEncryptionWanted: boolean): string {
+  if (recordForm !== "plain" || !isEncryptionWanted) return recordFormTexts[recordForm];
+  return "READABLE by every broker that they pass, though hub.yaml wants them encrypted: run 'ecp config apply', then restart the wallet";
+}
+
+function walletText(wallet: WalletHello | undefined, path: string, isEncryptionWanted: boolean): string {
   if (!wallet) return `Wallet   does not answer at ${path}; start it: ecp run, or systemctl start ecp-wallet\n`;
   const sealed = wallet.nextSequence - 1;
   const clock = clockStateLetters[wallet.clockState] ?? "U";
@@ -168,7 +174,7 @@ function walletText(wallet: WalletHello | undefined, path: string): string {
       `${sealed} sealed, ${wallet.through} acknowledged, ${sealed - wallet.through} waiting (epoch ${wallet.epoch})`,
     ],
     ...earlierText(wallet),
-    ["on the way", recordFormTexts[wallet.recordForm]],
+    ["on the way", onTheWay(wallet, isEncryptionWanted)],
     [
       "journal",
       `${wallet.segmentsInUse} of ${wallet.segments} segments in use${wallet.pendingRows > 0 ? `, ${wallet.pendingRows} rows wait for their batch` : ""}`,

@@ -108,7 +108,17 @@ test("TLS: own authority, the certificate's name, a certificate of the hub; what
   const stranger = { certFile: certificates.path("stranger.crt"), keyFile: certificates.path("stranger.key") };
   assert.match(await outcome(t, { ...good, ...stranger }), /a certificate of this hub|closed the connection/);
   assert.match(await outcome(t, { ...good, certFile: certificates.path("none.crt") }), /ENOENT.*none\.crt/);
-  assert.match(await outcome(t, { ...good, keyFile: certificates.path("ca.crt") }), /./);
+  assert.match(
+    await outcome(t, { ...good, keyFile: certificates.path("ca.crt") }),
+    /'key_file: \/.*holds no private key/,
+  );
+  assert.match(
+    await outcome(t, { ...good, caFile: certificates.path("ca.key") }),
+    /'ca_file: \/.*holds no certificate/,
+  );
+  const mixed = { ...good, keyFile: certificates.path("stranger.key") };
+  assert.match(await outcome(t, mixed), /cannot be used together .*the key must be the certificate's/);
+  for (const wrong of [noCertificate, mixed]) assert.doesNotMatch(await outcome(t, wrong), /\n|\.c:|:error:/);
 });
 
 test("TLS 1.1 is refused; the same server with 1.2 is not", async (t) => {

@@ -232,8 +232,13 @@ test("ecp status: what must not be overlooked stands first; the name stays when 
   assert.deepEqual([json.device, json.key], [didKeyOf(nameKey), didKeyOf(sampleHello.publicKey)]);
   assert.deepEqual([json.isolated, json.keyProtection, json.retired, json.holes], [false, "none", true, 2]);
 
-  wallet.script(() => helloFields(sampleHello));
-  assert.doesNotMatch((await ecp("status", "--config", config)).out, /^!!/m, "control: nothing is wrong");
+  wallet.script(() => helloFields({ ...sampleHello, recordForm: "encrypted" }));
+  const well = (await ecp("status", "--config", config)).out;
+  assert.doesNotMatch(well, /^!!/m, "control: nothing is wrong");
+  assert.match(well, /on the way encrypted to a full node/);
+  wallet.script(() => helloFields({ ...sampleHello, recordForm: "plain" }));
+  const older = (await ecp("status", "--config", config)).out;
+  assert.match(older, /on the way READABLE by every broker .*'ecp config apply', then restart the wallet/);
 });
 
 test("ecp export twice: the same records again; those of another epoch overwrite nothing", async (t) => {

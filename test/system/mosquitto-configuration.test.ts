@@ -215,7 +215,9 @@ test("a hub reads and writes its own topics and no other's, over passwords and o
 }, async (t) => {
   const scene = new Scene(t);
   const broker = await CommunityBroker.start(scene, [a.name, b.name]);
-  for (const intruder of [await broker.hub(b.name), await broker.certifiedHub(1)]) {
+  // One after the other: whoever comes in twice under one name is there once.
+  for (const comeIn of [() => broker.hub(b.name), () => broker.certifiedHub(1)]) {
+    const intruder = await comeIn();
     const { nodeHeard, hubHeard, intruderHeard } = await overreach(broker, intruder);
     assert.deepEqual(intruderHeard, [`${topicOf(b.name, "receipt")} the end`]);
     assert.deepEqual(hubHeard, [`${topicOf(a.name, "receipt")} a's receipt`]);
@@ -276,6 +278,36 @@ test("nobody comes in without a name, its password, TLS and the right authority;
   await publish(hub, topicOf(a.name, "record"), "x");
   assert.equal(closed, false);
   assert.equal(hub.connected && other.connected, true);
+});
+
+/** Somebody with hub b's certificate takes the client ids of hub a and of a node; says who was pushed off. */
+async function pushedOff(broker: CommunityBroker): Promise<string[]> {
+  const victims = { hub: await broker.hub(a.name, { clientId: a.name }), node: await broker.node("ecp-node-1") };
+  const closed: string[] = [];
+  for (const [name, victim] of Object.entries(victims)) victim.on("close", () => closed.push(name));
+  for (const clientId of [a.name, "ecp-node-1"]) {
+    const intruder = await broker.connect({
+      ...{ protocol: "mqtts", port: broker.certificatePort, ca: readFileSync(broker.file("ca.crt")), clientId },
+      ...{ cert: readFileSync(broker.file("hub-1.crt")), key: readFileSync(broker.file("hub-1.key")) },
+    });
+    await publish(intruder, topicOf(b.name, "record"), "x"); // by then the broker has ended whom it ends
+    await intruder.endAsync();
+  }
+  const isAlive = async (victim: (typeof victims)["hub"]): Promise<unknown> =>
+    victim.connected && publish(victim, topicOf(a.name, "record"), "x");
+  await Promise.all(Object.values(victims).map(isAlive));
+  return closed.sort();
+}
+
+test("a hub's certificate pushes nobody else off, whatever client id comes with it", { skip }, async (t) => {
+  const broker = await CommunityBroker.start(new Scene(t), [a.name, b.name]);
+  assert.deepEqual(await pushedOff(broker), []);
+});
+
+test("the control: where client ids are not bound to users it does", { skip }, async (t) => {
+  const unbound = (text: string): string => text.replaceAll(/^use_username_as_clientid .*$/gm, "");
+  const broker = await CommunityBroker.start(new Scene(t), [a.name, b.name], unbound);
+  assert.ok((await pushedOff(broker)).includes("hub"));
 });
 
 test("two nodes of one group share the records, each record to one of them", { skip }, async (t) => {
