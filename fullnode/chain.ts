@@ -31,6 +31,11 @@ export const settledPerBatchMax = 2_000;
  * As many as records of an hour's minutes have in the largest batch.
  */
 export const rowsPerBatchMax = 131_072;
+/**
+ * Runs of records with gaps between that a chain may have: a hub has few, what is on its way. Each record costs time in proportion to
+ * them, so one that sends every second record only must not hold up everyone.
+ */
+export const spansMax = 4_096;
 export const evidencePerDeviceMax = 10_000;
 
 /** A record whose signature holds, as it arrives at its chain. */
@@ -44,7 +49,7 @@ export interface Arrival {
 }
 
 export type EvidenceReason = "fork" | "epoch-ended";
-export type Placement = "stored" | "duplicate" | EvidenceReason | "evidence-full";
+export type Placement = "stored" | "duplicate" | EvidenceReason | "evidence-full" | "too-many-gaps";
 
 export class Chain {
   readonly device: number;
@@ -131,7 +136,14 @@ export class Chain {
 
   /** Gives a record its place, or keeps it as evidence. */
   place(tx: StoreTransaction, arrival: Arrival): Awaitable<Placement> {
+    if (this.#spans.length >= spansMax && !this.#touches(arrival)) return "too-many-gaps";
     return this.#placePlainly(tx, arrival) ?? this.#placeWithCare(tx, arrival);
+  }
+
+  /** Whether a record makes a span longer, or stands in one. What follows the unbroken part always does. */
+  #touches({ content: { sequence }, voided }: Arrival): boolean {
+    const first = voided?.first ?? sequence;
+    return first === 1 || [first - 1, sequence, sequence + 1].some((one) => this.mayHold(one));
   }
 
   /**

@@ -134,7 +134,7 @@ export class RecordPlacement {
       group.sequences.add(content.sequence);
       const newEvidence = chain.evidence - evidenceBefore;
       group.changed ||= placement === "stored" || newEvidence > 0;
-      if (placement !== "evidence-full") group.kept.push(record);
+      if (!isLeft(placement)) group.kept.push(record);
       group.repeated ||= placement === "duplicate";
       if (placement === "duplicate") duplicates++;
       else if (placement !== "stored") refused.push({ reason: placement, message });
@@ -197,7 +197,7 @@ export class RecordPlacement {
     nowMs: number,
   ): Promise<number | undefined> {
     if (device === undefined || rotation === undefined) return undefined;
-    if (placement === "duplicate" || placement === "evidence-full") return undefined;
+    if (placement === "duplicate" || isLeft(placement)) return undefined;
     const { epoch, sequence } = content;
     const parent = placement === "stored" ? { epoch, sequence } : undefined;
     await this.#chains.get(chainKey(device.id, rotation.nextEpoch))?.save(tx, nowMs);
@@ -293,6 +293,11 @@ export class RecordPlacement {
     await tx.addEpoch(id, epoch, { publicKey: signedBy, held: true, decision: "none" }, nowMs);
     return (await this.#knownChain(tx, id, epoch)) as Chain;
   }
+}
+
+/** Whether a record was not kept at all. */
+function isLeft(placement: Placement): boolean {
+  return placement === "evidence-full" || placement === "too-many-gaps";
 }
 
 function chainKey(device: number, epoch: number): string {

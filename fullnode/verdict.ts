@@ -17,6 +17,8 @@ const nodeSentences = {
   "epoch-ended": "the epoch has ended before this record, which is kept as evidence and not booked",
   "evidence-full":
     "another record stands at this place of the chain, and the device's evidence is full: it was not kept",
+  "too-many-gaps":
+    "too many records before this one are missing: it was not kept, and is taken once some of them have come",
   "queue-full": "more records came than the node can take; the device sends it again",
 } as const;
 

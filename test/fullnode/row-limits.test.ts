@@ -1,7 +1,7 @@
-// Few bytes can hold many rows, each in a quarter hour of its own: one transaction takes a bounded number of them.
+// Few bytes can hold many rows, each in a quarter hour of its own, and few records leave many gaps: one device cannot make the work of all grow.
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { rowsPerBatchMax } from "../../fullnode/chain.ts";
+import { rowsPerBatchMax, spansMax } from "../../fullnode/chain.ts";
 import type { Store } from "../../fullnode/store.ts";
 import type { DeviceFixture, SealedRecord } from "./device-fixture.ts";
 import { NodeFixture } from "./node-fixture.ts";
@@ -74,4 +74,19 @@ test("a gap that closes before such records is settled in parts", async (t) => {
     count * rowsOfRecord + 1,
   );
   assert.ok(Math.max(...counted) <= rowsPerBatchMax + rowsOfRecord, `${counted}`);
+});
+
+test("a device that sends every second record only is stopped at so many gaps, and all is taken once it fills them", async (t) => {
+  const node = new NodeFixture(t);
+  const device = await node.enrolled();
+  const records = device.readings(2 * spansMax + 40);
+  const [odd, even] = [records.filter((_, i) => i % 2 === 0), records.filter((_, i) => i % 2 === 1)];
+  for (const part of [even, odd.slice(1)])
+    for (let at = 0; at < part.length; at += 2_000) await node.deliver(device, ...part.slice(at, at + 2_000));
+  assert.ok((node.path.counts.refused["too-many-gaps"] ?? 0) > 0);
+  assert.ok(node.count("spans") <= spansMax);
+  for (let at = 0; at < records.length; at += 2_000) await node.deliver(device, ...records.slice(at, at + 2_000));
+  assert.equal(node.lastReceipt().through, records.length);
+  assert.equal(node.count("records"), records.length);
+  assert.deepEqual(node.counted(), { rows: records.length, booked: records.length });
 });
