@@ -200,6 +200,8 @@ export class Forwarder {
     this.#settled.dropThrough(through);
     for (const sequence of this.#sealedAt.keys()) if (sequence <= through) this.#sealedAt.delete(sequence);
     for (const sequence of this.#onTheirWay.keys()) if (sequence <= through) this.#land(sequence);
+    // A receipt can come for what was taken back, and not yet sent again.
+    for (const sequence of this.#again.keys()) if (sequence <= through) this.#again.delete(sequence);
   }
 
   /** Nobody need wait for these any more. */

@@ -206,6 +206,8 @@ export class MqttConnection {
       const stalledMs = queue.stalledMs();
       if (stalledMs !== undefined)
         this.hangUp(`the broker has acknowledged nothing for ${Math.round(stalledMs / 1_000)} s`);
+      else if (queue.overtakenMs() !== undefined)
+        this.hangUp("the broker has acknowledged later records and left one out");
     }, stallCheckMs);
   }
 

@@ -24,7 +24,10 @@ export class PublishQueue {
   readonly #limit: number;
   readonly #queues: Record<Lane, Queued[]> = { live: [], backlog: [] };
   readonly #queuedBytes: Record<Lane, number> = { live: 0, backlog: 0 };
-  #unacknowledged = 0;
+  /** By number in the order of sending: when each was sent. */
+  readonly #unacknowledged = new Map<number, number>();
+  #sent = 0;
+  #lastAcknowledged = 0;
   /** When the broker acknowledged last, or was given something after it had acknowledged all. */
   #quietSinceMs = 0;
   #acknowledgeMs = 0;
@@ -36,7 +39,7 @@ export class PublishQueue {
   ) {
     this.#send = send;
     this.#nowMs = nowMs;
-    this.#limit = Math.min(unacknowledgedMax, receiveMaximum);
+    this.#limit = Math.max(1, Math.min(unacknowledgedMax, receiveMaximum)); // 0 is an error of the broker's (§3.2.2.3.3)
   }
 
   takes(lane: Lane): boolean {
@@ -51,22 +54,36 @@ export class PublishQueue {
 
   /** How long a broker that owes acknowledgements has given none, where that is too long; undefined where all is well. */
   stalledMs(): number | undefined {
-    if (this.#unacknowledged === 0) return undefined;
+    if (this.#unacknowledged.size === 0) return undefined;
     const quietMs = this.#nowMs() - this.#quietSinceMs;
     const patienceMs = Math.min(stallLongestMs, Math.max(stallShortestMs, stallTimes * this.#acknowledgeMs));
     return quietMs > patienceMs ? quietMs : undefined;
   }
 
+  /**
+   * How long a record has waited that later ones have overtaken, where that is too long. Acknowledgements come in order (MQTT 5
+   * §4.6); some brokers drop a message over their quota without a word, and then nothing else would ever send it again.
+   */
+  overtakenMs(): number | undefined {
+    const [oldest] = this.#unacknowledged;
+    if (oldest === undefined || oldest[0] > this.#lastAcknowledged) return undefined;
+    const waitedMs = this.#nowMs() - oldest[1];
+    return waitedMs > stallLongestMs ? waitedMs : undefined;
+  }
+
   #pump(): void {
-    while (this.#unacknowledged < this.#limit) {
+    while (this.#unacknowledged.size < this.#limit) {
       const lane = this.#queues.live.length > 0 ? "live" : "backlog";
       const next = this.#queues[lane].shift();
       if (!next) return;
       this.#queuedBytes[lane] -= next.record.length;
       const sentMs = this.#nowMs();
-      if (this.#unacknowledged++ === 0) this.#quietSinceMs = sentMs;
+      if (this.#unacknowledged.size === 0) this.#quietSinceMs = sentMs;
+      const number = ++this.#sent;
+      this.#unacknowledged.set(number, sentMs);
       this.#send(next.record, () => {
-        this.#unacknowledged--;
+        this.#unacknowledged.delete(number);
+        this.#lastAcknowledged = Math.max(this.#lastAcknowledged, number);
         this.#quietSinceMs = this.#nowMs();
         this.#acknowledgeMs += (this.#quietSinceMs - sentMs - this.#acknowledgeMs) / 8;
         next.onLeft();

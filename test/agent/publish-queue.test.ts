@@ -25,8 +25,8 @@ class Broker {
     this.queue.push(new Uint8Array(bytes).fill(number), lane, () => this.left.push(number));
   }
 
-  acknowledge(): void {
-    this.#acknowledge.shift()?.();
+  acknowledge(place = 0): void {
+    this.#acknowledge.splice(place, 1)[0]?.();
   }
 }
 
@@ -73,4 +73,27 @@ test("a broker that owes acknowledgements and gives none has stalled; a slow one
   assert.equal(broker.queue.stalledMs(), undefined, "each takes 4 s");
   broker.nowMs += 20_000;
   assert.notEqual(broker.queue.stalledMs(), undefined);
+});
+
+test("a record that later ones overtake is not waited for for ever; one that is merely slow is", () => {
+  const broker = new Broker();
+  broker.push(1, "live");
+  for (let i = 0; i < 40; i++) {
+    broker.push(2, "live");
+    broker.acknowledge(1);
+    assert.equal(broker.queue.stalledMs(), undefined);
+    assert.equal(broker.queue.overtakenMs() !== undefined, broker.nowMs > 30_000, `${broker.nowMs}`);
+    broker.nowMs += 1_000;
+  }
+  broker.acknowledge();
+  broker.push(3, "live");
+  broker.nowMs += 60_000;
+  assert.equal(broker.queue.overtakenMs(), undefined, "nothing has overtaken it");
+});
+
+test("a broker that says it takes nothing at a time, which no broker may, still gets one", () => {
+  const broker = new Broker(0);
+  broker.push(1, "live");
+  broker.push(2, "live");
+  assert.deepEqual(broker.sent, [1]);
 });
