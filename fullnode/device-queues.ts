@@ -52,6 +52,7 @@ interface DeviceQueue<T> {
 export class DeviceQueues<T extends Queued> {
   readonly #clock: Clock;
   readonly #isKnown: (topic: string) => boolean;
+  readonly #onDropped: (message: T) => void;
   readonly #queues = new Map<string, DeviceQueue<T>>();
   readonly #strangers: DeviceQueue<T>;
   /** Queues with messages: of devices with tokens, of those without, and of suspects. */
@@ -60,13 +61,18 @@ export class DeviceQueues<T extends Queued> {
   #first: T[] = [];
   #judgeNextMs = 0;
   #suspectsNextMs: number;
+  #makeRoomNextMs = 0;
   #count = 0;
   #bytes = 0;
 
-  /** @param isKnown whether a topic is that of an enrolled device */
-  constructor(clock: Clock, isKnown: (topic: string) => boolean) {
+  /**
+   * @param isKnown whether a topic is that of an enrolled device
+   * @param onDropped a message that had found room is let go after all
+   */
+  constructor(clock: Clock, isKnown: (topic: string) => boolean, onDropped: (message: T) => void) {
     this.#clock = clock;
     this.#isKnown = isKnown;
+    this.#onDropped = onDropped;
     this.#strangers = newQueue(true, clock.monotonicMs());
     this.#suspectsNextMs = clock.monotonicMs() + suspectsTurnMs;
   }
@@ -77,7 +83,7 @@ export class DeviceQueues<T extends Queued> {
 
   /** Returns false where there is no room for it. */
   add(message: T): boolean {
-    if (this.#count >= queuedRecordsMax || this.#bytes >= queuedBytesMax) return false;
+    if (this.#isFull && !this.#makeRoom()) return false;
     const queue = this.#queueOf(message.topic);
     if (queue.messages.length - queue.head >= this.#limitOf(queue)) return false;
     queue.messages.push(message);
@@ -85,6 +91,24 @@ export class DeviceQueues<T extends Queued> {
     this.#bytes += message.payload.length;
     this.#wait(queue);
     return true;
+  }
+
+  get #isFull(): boolean {
+    return this.#count >= queuedRecordsMax || this.#bytes >= queuedBytesMax;
+  }
+
+  /** Suspects keep what they may have now that the node is full. Looks rarely. Returns whether there is room then. */
+  #makeRoom(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs < this.#makeRoomNextMs) return false;
+    this.#makeRoomNextMs = nowMs + judgeEveryMs;
+    for (const queue of this.#waiting.suspect)
+      for (const message of queue.messages.splice(queue.head + this.#limitOf(queue))) {
+        this.#count--;
+        this.#bytes -= message.payload.length;
+        this.#onDropped(message);
+      }
+    return !this.#isFull;
   }
 
   /** Adds what was taken before, and must not be refused now. */

@@ -96,7 +96,11 @@ export class RecordPath {
     const { store, registry, keys, clock } = parts;
     this.#parts = parts;
     this.#placement = new RecordPlacement(keys, registry);
-    this.#queues = new DeviceQueues(clock, (topic) => this.#knownTopics?.has(topic) ?? true);
+    this.#queues = new DeviceQueues(
+      clock,
+      (topic) => this.#knownTopics?.has(topic) ?? true,
+      ({ topic }) => this.#refusals.add("queue-full", topic),
+    );
     const mayHold = this.#placement.mayHold.bind(this.#placement);
     this.#examination = new RecordExamination(store, registry, mayHold, new SealedEnvelopes(keys));
     this.#refusals = new RefusalTally(clock, (sample) => {

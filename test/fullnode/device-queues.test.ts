@@ -14,7 +14,9 @@ class Queues {
   readonly queues = new DeviceQueues<Numbered>(
     { wallMs: () => this.nowMs, monotonicMs: () => this.nowMs },
     (topic) => !topic.startsWith("x"),
+    ({ topic }) => this.dropped.push(topic),
   );
+  readonly dropped: string[] = [];
 
   /** How many of these found room. */
   add(topic: string, count: number, bytes = 250): number {
@@ -140,4 +142,16 @@ test("suspects are not starved for ever, however much others send", () => {
     taken = count(two.take(128, 0), "framed");
   }
   assert.equal(taken, 1);
+});
+
+test("what suspects have filled the node with before they were found out makes room for others", () => {
+  const full = new Queues();
+  for (let i = 0; i < 4; i++) full.add(`flood${i}`, 5_000);
+  assert.equal(full.add("honest", 1), 0);
+  for (let i = 0; i < 4; i++) full.spend(`flood${i}`);
+  full.nowMs += 200;
+  full.take(32, 0);
+  assert.equal(full.add("honest", 1_000), 1_000);
+  assert.ok(full.dropped.length > 8_000, "it is counted");
+  assert.ok(full.queues.length <= queuedRecordsMax / 2 + 1_000);
 });
