@@ -12,6 +12,7 @@ import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
+import { liveRecordsMax } from "./forwarder.ts";
 import { FreshRecords } from "./fresh-records.ts";
 import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
@@ -32,10 +33,17 @@ import { uplinkFor } from "./uplink.ts";
 import { WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 const tickMs = 1_000;
+/** A loop that only news can give work to. */
+const idleMs = 60_000;
 /** So long after a boot it may be one of many of the same minute: a power cut has ended. */
 const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
 const helloEveryMs = 30_000;
+/**
+ * Between two receipts that go to the wallet while little waits: one says what those before it said, and to verify it costs the hub
+ * about as much as to seal a reading. What waits beyond that goes at once: it needs the room.
+ */
+const releaseEveryMs = 2_000;
 /** How long the end waits for a reading that is under way before its line is closed. */
 const lastReadingMs = 2_000;
 
@@ -286,10 +294,24 @@ export class Agent {
 
   async #receiptLoop(): Promise<void> {
     const { signal } = this.#ending;
+    const { clock } = this.#options;
+    let releasedMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
+      const dueMs = this.#forwarders.unstored > liveRecordsMax ? 0 : releasedMs + releaseEveryMs - clock.monotonicMs();
+      if (this.#receipts.isEmpty || dueMs > 0) {
+        await this.#receiptNews.rest(this.#receipts.isEmpty ? idleMs : dueMs, signal);
+        continue;
+      }
+      releasedMs = clock.monotonicMs();
+      await this.#takeReceipts();
+    }
+  }
+
+  async #takeReceipts(): Promise<void> {
+    for (;;) {
       const receipt = this.#receipts.shift();
-      if (receipt) await this.#takeReceipt(receipt);
-      else await this.#receiptNews.rest(tickMs, signal);
+      if (!receipt) return;
+      await this.#takeReceipt(receipt);
     }
   }
 
@@ -339,6 +361,7 @@ export class Agent {
     for (const meter of this.#meters)
       if (meter.buffer.length > 0)
         lose(meter, meter.buffer.length, "the wallet was away when the agent ended", this.#path);
+    if (this.#walletConnected) await this.#takeReceipts();
     this.#ending.abort();
     await Promise.all(this.#loops);
     await this.#uplink?.stop();

@@ -23,7 +23,8 @@ const blocks = [
   [52, 24],
 ] as const;
 const root = path.resolve(import.meta.dirname, "..");
-const settleMs = 4_000;
+/** The start, and the check of the journal that follows it. */
+const settleMs = 12_000;
 const limits = { cpuMsAReading: 4, anonymousMiB: 60, publishMsP50: 5, firstSealedMs: 1_000 };
 
 interface Cost {
@@ -137,7 +138,8 @@ class Hub {
     this.#community = community;
   }
 
-  start(): { wallet: RunningProgram; agent: RunningProgram } {
+  /** @param report what a reading prints then is no part of its cost under systemd */
+  start(report: readonly string[] = ["--json"]): { wallet: RunningProgram; agent: RunningProgram } {
     const { scene, config } = this.#community;
     const launcher = (name: string): string => path.join(root, "dist", name);
     const folder = scene.path("wallet");
@@ -146,7 +148,7 @@ class Hub {
     const walletArgs = ["run", "--data", folder, "--socket", socket, ...key, "--exit-with-parent"];
     return {
       wallet: scene.startCommand(launcher("ecp-wallet"), walletArgs),
-      agent: scene.startCommand(launcher("ecp"), ["agent", "--config", config, "--json", "--exit-with-parent"]),
+      agent: scene.startCommand(launcher("ecp"), ["agent", "--config", config, ...report, "--exit-with-parent"]),
     };
   }
 }
@@ -177,8 +179,7 @@ async function ours(
       await agent.stop();
       await wallet.stop();
     }
-    const { wallet, agent } = hub.start();
-    await agent.event(({ event }) => event === "acknowledged");
+    const { wallet, agent } = hub.start([]);
     const cost = await stage.watch([wallet.pid, agent.pid], "ecp/1/+/record", seconds);
     const alone = memoryOf(agent.pid);
     campaign.say(

@@ -2,7 +2,7 @@
  * Receipts: what a full node's signature releases, and what it tells of a card that is older than the device's own past. The
  * agent only carries receipts: everything that they say is checked here.
  */
-import { verifyCose } from "../protocol/cose-sign1.ts";
+import { type Verify, verifyCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { kidOf } from "../protocol/public-key.ts";
 import { type DecodedReceipt, decodeReceipt, type Receipt, type ReceiptRange } from "../protocol/receipt.ts";
@@ -13,7 +13,7 @@ import type { Journal } from "./journal.ts";
 import type { JournalEpoch } from "./journal-epochs.ts";
 import { sha256 } from "./journal-segments.ts";
 import type { PinnedNode } from "./policy.ts";
-import { verifyEd25519 } from "./verification.ts";
+import { verifierOf } from "./verification.ts";
 
 /** A record that a full node has, and this journal has not, or has another one in its place. */
 export interface Contradiction {
@@ -41,9 +41,13 @@ export class Releases {
   readonly #options: ReleaseOptions;
   /** Digests of sealed records that receipts have named rightly, by epoch and sequence. What is sealed never changes. */
   readonly #compared = new Map<string, Uint8Array>();
+  readonly #nodes: readonly { readonly kid: Uint8Array; readonly publicKey: Uint8Array; readonly verify: Verify }[];
 
   constructor(options: ReleaseOptions) {
     this.#options = options;
+    this.#nodes = options.nodes.map(({ publicKey }) => ({
+      ...{ publicKey, kid: kidOf(publicKey, sha256), verify: verifierOf(publicKey) },
+    }));
   }
 
   /** Releases what a receipt says is stored. Throws {@link WalletRefusal}. */
@@ -97,11 +101,9 @@ export class Releases {
     try {
       const receipt = decodeReceipt(bytes);
       const { kid } = receipt.cose;
-      const node = this.#options.nodes.find(
-        (item) => kid !== undefined && equalBytes(kidOf(item.publicKey, sha256), kid),
-      );
+      const node = this.#nodes.find((item) => kid !== undefined && equalBytes(item.kid, kid));
       if (!node) throw new WalletRefusal("receipt-not-pinned");
-      verifyCose(receipt.cose, node.publicKey, verifyEd25519);
+      verifyCose(receipt.cose, node.publicKey, node.verify);
       return receipt;
     } catch (error) {
       if (error instanceof Refusal) throw new WalletRefusal("receipt-invalid", error.message);
@@ -114,13 +116,17 @@ export class Releases {
     const name = `${epoch.epoch}/${place.last}`;
     const compared = this.#compared.get(name);
     if (compared && equalBytes(compared, place.digest)) return;
+    const { journal } = this.#options;
     const record = this.#record(epoch.epoch, place.last);
     if (record === undefined) {
       // Recycled records were released before; any other sequence without a record cannot be acknowledged.
       if (place.last < epoch.first) return;
       throw new WalletRefusal("receipt-digest-mismatch", `${place.last} is void`);
     }
-    if (equalBytes(decodeRecord(record, sha256).digest, place.digest)) {
+    // Of the newest record, which receipts name while little waits, the journal has the digest at hand.
+    const isNewest = epoch.epoch === journal.epoch && place.last === journal.nextSequence - 1;
+    const digest = isNewest ? journal.lastDigest : decodeRecord(record, sha256).digest;
+    if (equalBytes(digest, place.digest)) {
       for (const oldest of this.#compared.keys()) if (this.#compared.size >= comparedMax) this.#compared.delete(oldest);
       this.#compared.set(name, place.digest);
       return;
