@@ -40,8 +40,8 @@ const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
 const helloEveryMs = 30_000;
 /**
- * Between two receipts that go to the wallet while little waits: one says what those before it said, and to verify it costs the hub
- * about as much as to seal a reading. What waits beyond that goes at once: it needs the room.
+ * Between two receipts that go to the wallet while little waits: one says what those before it said, and to verify it
+ * costs the wallet a third of what sealing a reading does. What waits beyond that goes at once: it needs the room.
  */
 const releaseEveryMs = 2_000;
 /** How long the end waits for a reading that is under way before its line is closed. */
