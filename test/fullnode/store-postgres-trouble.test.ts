@@ -229,8 +229,7 @@ test("two nodes, one with a bad way to the server and lost answers to its commit
 
   usePostgres(there());
   const calm = new NodeFixture(t);
-  for (const [i, device] of devices.entries())
-    await calm.enrolledAs(device, records[i]?.[0]?.epoch ?? device.epoch);
+  for (const [i, device] of devices.entries()) await calm.enrolledAs(device, records[i]?.[0]?.epoch ?? device.epoch);
   const between = await proxy(t, there().port);
   const passwordFile = join(temporaryFolder(t), "password");
   writeFileSync(passwordFile, there().password, { mode: 0o600 });
