@@ -12,7 +12,6 @@ import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
-import { liveRecordsMax } from "./forwarder.ts";
 import { FreshRecords } from "./fresh-records.ts";
 import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
@@ -39,11 +38,6 @@ const idleMs = 60_000;
 const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
 const helloEveryMs = 30_000;
-/**
- * Between two receipts that go to the wallet while little waits: one says what those before it said, and to verify it
- * costs the wallet a third of what sealing a reading does. What waits beyond that goes at once: it needs the room.
- */
-const releaseEveryMs = 2_000;
 /** How long the end waits for a reading that is under way before its line is closed. */
 const lastReadingMs = 2_000;
 
@@ -294,16 +288,9 @@ export class Agent {
 
   async #receiptLoop(): Promise<void> {
     const { signal } = this.#ending;
-    const { clock } = this.#options;
-    let releasedMs = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
-      const dueMs = this.#forwarders.unstored > liveRecordsMax ? 0 : releasedMs + releaseEveryMs - clock.monotonicMs();
-      if (this.#receipts.isEmpty || dueMs > 0) {
-        await this.#receiptNews.rest(this.#receipts.isEmpty ? idleMs : dueMs, signal);
-        continue;
-      }
-      releasedMs = clock.monotonicMs();
       await this.#takeReceipts();
+      await this.#receiptNews.rest(idleMs, signal);
     }
   }
 

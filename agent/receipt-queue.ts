@@ -25,10 +25,6 @@ export class ReceiptQueue {
     this.#waiting = [...kept, { bytes, receipt }].slice(-waitingMax);
   }
 
-  get isEmpty(): boolean {
-    return this.#waiting.length === 0;
-  }
-
   shift(): Uint8Array | undefined {
     const [first, ...rest] = this.#waiting;
     this.#waiting = rest;

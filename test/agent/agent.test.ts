@@ -187,25 +187,6 @@ for (const givesRecords of [true, false])
     assert.deepEqual(arrived.toSorted((a, b) => a - b).slice(0, 3), [1, 2, 3], "what nobody gave was read");
   });
 
-test("while little waits, receipts reach the wallet seconds apart, and none is left behind at the end", async (t) => {
-  const { agent, broker, wallet, arrived, until } = await world(t);
-  let receipts = 0;
-  const send = broker.send.bind(broker);
-  t.mock.method(broker, "send", (...message: Parameters<typeof send>) => {
-    receipts++;
-    send(...message);
-  });
-  const one = agent();
-  await one.start();
-  await until(() => arrived.length >= 8);
-  const releases = wallet.requests.filter(({ type }) => type === "release").length;
-  assert.ok(releases > 0 && releases < receipts - 1, `${releases} of ${receipts} receipts`);
-  const { through } = wallet;
-  await until(() => wallet.through > through || one.status().acknowledged > through);
-  await one.stop();
-  assert.ok(wallet.through >= 7, `${wallet.through}`);
-});
-
 test("what an agent before left is sent first; after --no-polling nothing is read", async (t) => {
   const { agent, events, wallet, until } = await world(t);
   wallet.sequence = 500;
