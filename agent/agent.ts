@@ -12,7 +12,8 @@ import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
-import { FreshRecords } from "./fresh-records.ts";
+import type { SequenceRange } from "./forwarder.ts";
+import { FreshRecords, type SequencedRecord } from "./fresh-records.ts";
 import { LineTurns } from "./line-turns.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
 import { pause, Rest } from "./pause.ts";
@@ -268,7 +269,8 @@ export class Agent {
       const { epoch, forwarder, lane, range } = next;
       const isRunning = forwarder === this.#forwarders.running;
       const fresh = isRunning ? this.#fresh.take(range) : undefined;
-      const records = fresh ?? (await this.#wallet.read(range.from, range.to, epoch)).records;
+      const records = fresh ?? (await this.#read(range, epoch));
+      if (records === undefined) return;
       const sent: [sequence: number, bytes: number][] = [];
       for (const [sequence, record] of records) {
         const onLeft = (): void => {
@@ -283,6 +285,17 @@ export class Agent {
       // An answer that was cut for its length is shorter than asked for; an empty one means that nothing of it exists.
       const complete = records.length === 0 || (records.at(-1)?.[0] ?? 0) === range.to;
       forwarder.published(range, sent, complete, clock.monotonicMs());
+    }
+  }
+
+  /** Undefined where the wallet has come to withhold its records since it was met: it is asked for its state then. */
+  async #read({ from, to }: SequenceRange, epoch: number): Promise<readonly SequencedRecord[] | undefined> {
+    try {
+      return (await this.#wallet.read(from, to, epoch)).records;
+    } catch (error) {
+      if (!(error instanceof WalletRefusal) || error.reason !== "no-recipient") throw error;
+      this.#helloMs = Number.NEGATIVE_INFINITY;
+      return undefined;
     }
   }
 

@@ -1,5 +1,7 @@
 /** A full node in one object: lock, keys, store, broker, intake and the path of records, started and stopped in order. */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
+import { realpathSync } from "node:fs";
+import { hostname } from "node:os";
 import { systemClock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { lockData } from "./data-lock.ts";
@@ -87,7 +89,7 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     undo.push(() => observation.stop());
     const intake = new MqttIntake({
       broker: address,
-      ...clientOf(options.broker, keys.did),
+      ...clientOf(options.broker, keys.did, data),
       onMessage: (topic, payload) => path.push(topic, payload),
       onConnected: (version) => {
         observation.connected(version !== undefined);
@@ -115,12 +117,22 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
   }
 }
 
-/** Nodes that share their subscription may have the same keys, and a broker knows a client by its id: so each start has its own. */
-function clientOf(broker: FullNodeOptions["broker"], did: string): { clientId: string; shareGroup?: string } {
+/**
+ * A broker knows a client by its id, and nodes may have the same keys: so the id is of the machine and the data folder too, the same at
+ * each start. Nodes that share their subscription have another at each start.
+ */
+function clientOf(
+  broker: FullNodeOptions["broker"],
+  did: string,
+  data: string,
+): { clientId: string; shareGroup?: string } {
   const shareGroup = "use" in broker ? broker.shareGroup : undefined;
-  return shareGroup === undefined
-    ? { clientId: `${nodeClientIdStart}${did.slice(-12)}` }
-    : { clientId: `${nodeClientIdStart}${randomBytes(6).toString("hex")}`, shareGroup };
+  if (shareGroup !== undefined)
+    return { clientId: `${nodeClientIdStart}${randomBytes(6).toString("hex")}`, shareGroup };
+  const place = createHash("sha256")
+    .update(`${hostname()}\0${realpathSync(data)}`)
+    .digest("hex");
+  return { clientId: `${nodeClientIdStart}${did.slice(-6)}${place.slice(0, 8)}` };
 }
 
 /** An address to connect to where one to listen on was given. */

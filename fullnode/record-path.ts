@@ -362,4 +362,6 @@ const costly: ReadonlySet<VerdictReason> = new Set<VerdictReason>([
   "wrong-device",
   "bad-rotation",
   "cannot-decrypt",
+  "bad-nonce",
+  "bad-padding",
 ]);
