@@ -1,6 +1,7 @@
 /** What a full node has stored and booked, read from its database past its own code. */
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { unpackValues } from "../fullnode/row-packing.ts";
 import { hasValues, statuses } from "../protocol/reading-status.ts";
 import { decodeRecord } from "../protocol/record.ts";
 import { sha256 } from "../test/vectors/signature-suite.ts";
@@ -12,6 +13,8 @@ export interface BookedRow {
   readonly sequence: number;
   /** All columns. */
   readonly text: string;
+  /** Codes and values in turn, as JSON. */
+  readonly content: string;
 }
 
 export interface KeptRecord {
@@ -41,7 +44,8 @@ export class NodeBooks {
   booked(): Map<string, BookedRow> {
     const rows = this.query("SELECT * FROM rows WHERE booked = 1").map((row) => {
       const key = `${row.meter}/${row.generation}/${row.time_s}`;
-      return { key, epoch: row.epoch as number, sequence: row.sequence as number, text: JSON.stringify(row) };
+      const content = JSON.stringify(unpackValues(row.content as Uint8Array));
+      return { key, epoch: row.epoch as number, sequence: row.sequence as number, text: JSON.stringify(row), content };
     });
     return new Map(rows.map((row) => [row.key, row]));
   }
@@ -90,10 +94,8 @@ export class NodeBooks {
         said.set(key, (said.get(key) ?? new Set()).add(`${epoch}/${sequence}/${content}`));
     const booked = this.booked();
     let wrong = 0;
-    for (const [key, { epoch, sequence, text }] of booked) {
-      const { content } = JSON.parse(text) as { content: string };
+    for (const [key, { epoch, sequence, content }] of booked)
       if (!said.get(key)?.has(`${epoch}/${sequence}/${content}`)) wrong++;
-    }
     for (const key of said.keys()) if (!booked.has(key)) wrong++;
     return wrong;
   }
