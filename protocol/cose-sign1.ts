@@ -73,7 +73,8 @@ const protectedHeaders: ReadonlyMap<ContentType, Uint8Array> = new Map(
   ]),
 );
 
-function protectedHeaderOf(contentType: ContentType): Uint8Array {
+/** The protected header that our own encoder writes for a content type: EdDSA, and the type. */
+export function protectedHeaderOf(contentType: ContentType): Uint8Array {
   return protectedHeaders.get(contentType) as Uint8Array;
 }
 

@@ -37,6 +37,8 @@ export const refusalSentences = {
   "missing-field": "a required field is missing",
   "bad-field": "a field has a type or value that it must not have",
   "bad-rows": "the rows do not fit the codes, the slot or their statuses",
+  // LoRaWAN, RFC 8724 and RFC 9011
+  "bad-packet": "the SCHC packet has no known RuleID, or too little behind it",
   // keys
   "bad-did": "the name is not a did:key of an Ed25519 key",
   "bad-public-key": "the public key is not a canonical, torsion-free point of large order",

@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { contentTypes } from "../../protocol/cose-sign1.ts";
 import { encryptedRecordBytesMax } from "../../protocol/encrypted-record.ts";
 import { enrolmentBytesMax } from "../../protocol/enrolment.ts";
+import { packetOf } from "../../protocol/lorawan.ts";
 import { kidOf } from "../../protocol/public-key.ts";
 import { quantities } from "../../protocol/quantity.ts";
 import { clockStateLetters, hasValues, statusLetters, statusSentences } from "../../protocol/reading-status.ts";
@@ -126,8 +127,12 @@ test("content types and limits are those of the code", () => {
 const wallet = keyOfLabel("wallet key");
 const previous = sha256(new TextEncoder().encode("the record before")).slice(0, 16);
 
-function sizeOf(content: ReadingContent, bare = false): number {
-  return signRecord(content, wallet.sign, bare ? undefined : kidOf(wallet.publicKey, sha256)).length;
+/** How a size is counted: with tag and kid, without, or as the packet of LoRaWAN. */
+type Form = "tagged" | "bare" | "packet";
+
+function sizeOf(content: ReadingContent, form: Form = "tagged"): number {
+  if (form === "packet") return packetOf(signRecord(content, wallet.sign)).length;
+  return signRecord(content, wallet.sign, form === "bare" ? undefined : kidOf(wallet.publicKey, sha256)).length;
 }
 
 test("sizes of sealed records are what the table says, and within their limits", () => {
@@ -143,7 +148,7 @@ test("sizes of sealed records are what the table says, and within their limits",
     what: string,
     content: ReadingContent,
     limit: number | undefined,
-    bare?: true,
+    form?: Form,
   ])[] = [
     ["one reading of two energies, sequence 4,711", reading, 155],
     ["… sequence 65,535", { ...reading, ...late }, 155],
@@ -151,29 +156,30 @@ test("sizes of sealed records are what the table says, and within their limits",
     ["… and meter 200, clock state I, clock generation 300", { ...reading, ...most }, undefined],
     ["one reading of 12 values, sequence 4,711", twelve, 200],
     ["… sequence 65,536 and above", { ...twelve, ...later }, 200],
-    ["four 15-minute readings of two energies, no tag, no kid, no feed-in", quarters(0), 151, true],
-    ["… feeding in up to 2 kW, sequence 65,535", { ...quarters(2_000), ...late }, 151, true],
-    ["… and of plan 1", { ...quarters(2_000), ...late, plan: 1 }, 151, true],
-    ["… sequence 65,536 and above", { ...quarters(2_000), ...later, plan: 1 }, undefined, true],
+    ["four 15-minute readings of two energies, no tag, no kid, no feed-in", quarters(0), 151, "bare"],
+    ["… feeding in up to 2 kW, sequence 65,535", { ...quarters(2_000), ...late }, 151, "bare"],
+    ["… and of plan 1", { ...quarters(2_000), ...late, plan: 1 }, 151, "bare"],
+    ["… sequence 65,536 and above", { ...quarters(2_000), ...later, plan: 1 }, undefined, "bare"],
+    ["… and as a LoRaWAN packet", { ...quarters(2_000), ...later, plan: 1 }, 152, "packet"],
     [
       "… registers above 4,294 MWh, plan 0, sequence 4,711",
       { ...quarters(2_000), rows: shifted(quarters(2_000)) },
       undefined,
-      true,
+      "bare",
     ],
     ["sixty 1-minute readings of two energies, no feed-in", minutes(0), 400],
     ["… feeding in up to 2 kW, sequence 65,535", { ...minutes(2_000), ...late }, 400],
     ["… feeding in up to 9 kW, sequence 65,535", { ...minutes(9_000), ...late }, 400],
   ];
-  const rows = measured.map(([what, content, limit, bare]) => [
+  const rows = measured.map(([what, content, limit, form]) => [
     what,
-    sizeOf(content, bare),
+    sizeOf(content, form),
     limit ? `≤ ${limit}` : "–",
   ]);
   const expected = table(["sealed record", "bytes", "limit"], rows);
   console.log(expected);
-  for (const [what, content, limit, bare] of measured)
-    if (limit) assert.ok(sizeOf(content, bare) <= limit, `${what}: ${sizeOf(content, bare)} bytes, at most ${limit}`);
+  for (const [what, content, limit, form] of measured)
+    if (limit) assert.ok(sizeOf(content, form) <= limit, `${what}: ${sizeOf(content, form)} bytes, at most ${limit}`);
   compare("sizes", expected);
 });
 

@@ -16,6 +16,7 @@ import {
 import { decodeCbor, encodeCbor, equalBytes } from "../../protocol/deterministic-cbor.ts";
 import { decodeEncrypted, encryptionInfo, encryptRecord } from "../../protocol/encrypted-record.ts";
 import { openEnrolmentAnswer, openEnrolmentRequest } from "../../protocol/enrolment.ts";
+import { packetOf, recordOfPacket } from "../../protocol/lorawan.ts";
 import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../protocol/public-key.ts";
 import { decodeReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord, encodeRecordPayload } from "../../protocol/record.ts";
@@ -192,6 +193,12 @@ test("an encrypted record cut off anywhere, or with any one bit changed, is refu
   }
   console.log(`encrypted records: ${refused} times refused`);
   assert.ok(refused > 5_000);
+});
+
+test("LoRaWAN packets behave as they say, and what comes out of one gives the same packet", () => {
+  check("lorawan-packet.json", (vector) => jsonOf({ record: recordOfPacket(hexBytes(vector)) }));
+  for (const vector of accepted("lorawan-packet.json"))
+    assert.equal(hexOf(packetOf(recordOfPacket(hexBytes(vector)))), vector.hex, vector.name);
 });
 
 test("did:key vectors behave as they say, both ways", () => {

@@ -13,6 +13,7 @@ import {
   rotationVectors,
 } from "./epoch-vectors.ts";
 import { didKeyVectors, publicKeyVectors, signatureVectors } from "./key-vectors.ts";
+import { packetVectors } from "./lorawan-vectors.ts";
 import { receiptVectors } from "./receipt-vectors.ts";
 import { recordVectors } from "./record-vectors.ts";
 import { statementVectors } from "./statement-vectors.ts";
@@ -63,6 +64,10 @@ export function vectorFiles(): ReadonlyMap<string, VectorFile> {
         source: ours,
         vectors: encryptedVectors(),
       },
+    ],
+    [
+      "lorawan-packet.json",
+      { about: "Records as SCHC packets: recordOfPacket and packetOf", source: ours, vectors: packetVectors() },
     ],
     [
       "did-key.json",
