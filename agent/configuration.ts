@@ -49,6 +49,33 @@ export interface MqttConfiguration {
   readonly reconnectFirstMs?: number;
 }
 
+/** A LoRaWAN modem, and what goes over it: rows of plan {@link loraPlan}, far apart. */
+export interface LoraConfiguration {
+  readonly modem: {
+    /** Of its serial port. */
+    readonly path: string;
+    readonly family: "rui3" | "lora-e5" | "rn2483" | "at-slave";
+    readonly baud: number;
+  };
+  readonly region: "EU868" | "US915" | "AU915" | "AS923";
+  /** Seconds between rows, aligned to the clock: a multiple of every meter's intervalS and energyIntervalS. */
+  readonly slotS: number;
+  /** Quantity codes that go this way beside the registers that only rise, ascending. */
+  readonly codes: readonly number[];
+  /** Seconds that one record covers; "auto" follows the data rate and the budget. */
+  readonly batchS: number | "auto";
+  /** Most airtime in any 24 hours, in seconds; absent: only the region's law counts. */
+  readonly fairUseSPerDay?: number;
+  readonly rx1DelayS: number;
+  /** "fallback": a record goes this way only where no receipt has named it for a while. */
+  readonly when: "fallback" | "always";
+  /** Where the uplink's state is kept over a restart. */
+  readonly stateFolder: string;
+}
+
+/** The uplink plan of the rows that go over LoRaWAN; 0 is the full one. */
+export const loraPlan = 1;
+
 /** Plain values for the home, over a broker of its own. */
 export interface HomeConfiguration {
   readonly broker: HomeBroker;
@@ -69,6 +96,7 @@ export interface HubConfiguration {
   /** Seconds that one record covers at most; 0: each reading by itself. */
   readonly sealEveryS: number;
   readonly mqtt?: MqttConfiguration;
+  readonly lora?: LoraConfiguration;
   readonly home?: HomeConfiguration;
   /** Where metrics are served. */
   readonly metrics?: { readonly host: string; readonly port: number };

@@ -1,4 +1,5 @@
 /** ecp config check|apply: is hub.yaml right, and what of it the wallet must know. */
+import type { HubConfiguration } from "../agent/configuration.ts";
 import type { PolicyMeter } from "../wallet/policy.ts";
 import { type Command, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
@@ -11,10 +12,10 @@ export const hubConfigCheck: Command = {
   async run(args) {
     const { values } = parseCommand("ecp config check", args, configOption, []);
     const { configuration } = readHubFile(values.config);
-    const { lines, meters, mqtt } = configuration;
+    const { lines, meters } = configuration;
     process.stdout.write(
       `${values.config} is right: ${count(lines.length, "line")}, ${count(meters.length, "meter")}, ` +
-        `uplink ${mqtt ? `${mqtt.protocol}://${mqtt.host}:${mqtt.port}` : "none (records are kept, and not sent)"}\n`,
+        `uplink ${uplinkText(configuration)}\n`,
     );
     return exit.ok;
   },
@@ -24,8 +25,8 @@ export const hubConfigApply: Command = {
   summary: "write what the wallet must know (meters, limits) to its policy",
   usage: `Usage: ecp config apply [--config hub.yaml]
 
-Writes meters, seal_every_s, when_full, retention_days and whom records are encrypted to into the wallet's policy.cbor; pinned full nodes and
-declared changes of meters stay. The wallet
+Writes meters, seal_every_s, when_full, retention_days, whom records are encrypted to, and the slot and batch of LoRaWAN's rows into the
+wallet's policy.cbor; pinned full nodes and declared changes of meters stay. The wallet
 obeys it from its next start on, and seals the new policy's digest as an event.`,
   async run(args) {
     const { values } = parseCommand("ecp config apply", args, configOption, []);
@@ -36,6 +37,14 @@ obeys it from its next start on, and seals the new policy's digest as an event.`
     return exit.ok;
   },
 };
+
+function uplinkText({ mqtt, lora }: HubConfiguration): string {
+  const ways = [
+    ...(mqtt ? [`${mqtt.protocol}://${mqtt.host}:${mqtt.port}`] : []),
+    ...(lora ? [`LoRaWAN ${lora.region} by ${lora.modem.family} at ${lora.modem.path}`] : []),
+  ];
+  return ways.join(" and ") || "none (records are kept, and not sent)";
+}
 
 /** What `ecp meter replaced` declared stays, whatever else changes: only it may begin a register anew. */
 function withInstallations(meters: readonly PolicyMeter[], before: readonly PolicyMeter[]): PolicyMeter[] {

@@ -8,6 +8,7 @@ import type { WalletPolicy } from "../wallet/policy.ts";
 import { CommandError } from "./command.ts";
 import schema from "./hub.schema.json" with { type: "json" };
 import { type ObservationFile, observationOf } from "./hub-observation.ts";
+import { loraOf, plansOf } from "./lora-configuration.ts";
 import { profileLibrary } from "./profile-files.ts";
 import { type UplinkFile, uplinkOf } from "./uplink-configuration.ts";
 import { compileSchema, parseYaml, readYamlText, type YamlSource } from "./yaml-source.ts";
@@ -59,7 +60,9 @@ export interface Hub {
   readonly profiles: readonly MeterProfile[];
   /** The profile of that id, built in or from a file of `profiles`; each meter's is there. */
   readonly profileOf: (id: string) => MeterProfile;
-  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays" | "encryptTo">;
+  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays" | "encryptTo"> & {
+    readonly plans: ReturnType<typeof plansOf>;
+  };
 }
 
 const validate = compileSchema<HubFile>(schema);
@@ -92,6 +95,11 @@ export function hubOf(path: string, text: string): Hub {
   checkSocket(source, ["wallet", "socket"], walletSocket);
   checkSocket(source, ["agent", "socket"], agentSocket);
   const profileOf = (id: string): MeterProfile => profiles.find((profile) => profile.id === id) as MeterProfile;
+  const lines = data.lines.map((line, index) => lineOf(line, index, source));
+  const { lora: loraFile, mqtt } = data.uplink ?? {};
+  const serialPaths = lines.flatMap(({ serial }) => (serial ? [serial.path] : []));
+  const lora =
+    loraFile && loraOf(loraFile, { folder, meters, profileOf, serialPaths, hasMqtt: mqtt !== undefined }, source);
   return {
     file: path,
     profiles,
@@ -101,10 +109,11 @@ export function hubOf(path: string, text: string): Hub {
       walletSocket,
       ...(data.wallet.passphrase_file && { passphraseFile: resolve(folder, data.wallet.passphrase_file) }),
       agentSocket,
-      lines: data.lines.map((line, index) => lineOf(line, index, source)),
+      lines,
       meters,
       sealEveryS,
       ...(data.uplink && uplinkOf(data.uplink, folder, source)),
+      ...(lora && { lora }),
       ...observationOf(data, folder, source),
     },
     policy: {
@@ -113,12 +122,13 @@ export function hubOf(path: string, text: string): Hub {
         resolutionWh: data.meters[place]?.resolution_wh ?? profileOf(profile).energyStepWh ?? resolutionWhDefault,
         slotS: intervalS,
         // Twice the due rate: after a restart of the wallet, rows that waited may come on top.
-        rowsPerMinute: Math.max(2, Math.ceil(120 / intervalS)),
+        rowsPerMinute: Math.max(2, Math.ceil(120 / intervalS) + (lora ? Math.ceil(120 / lora.slotS) : 0)),
       })),
       sealEveryS,
       whenFull: data.wallet.when_full,
       retentionDays: data.wallet.retention_days,
       encryptTo: encryptToOf(data.uplink, source),
+      plans: plansOf(lora),
     },
   };
 }
@@ -188,7 +198,7 @@ function meterOf(
 
 /** A broker that is not the node's own is to read nothing, unless the operator says otherwise. */
 function encryptToOf(uplink: HubFile["uplink"], source: YamlSource): WalletPolicy["encryptTo"] {
-  const brokers = uplink ? [uplink.mqtt, ...(uplink.mqtt.fallbacks ?? [])] : [];
+  const brokers = uplink?.mqtt ? [uplink.mqtt, ...(uplink.mqtt.fallbacks ?? [])] : [];
   const { encrypt = brokers.length === 0 || brokers.some(({ own_broker: isOwn }) => !isOwn), encrypt_to: node } =
     uplink ?? {};
   if (node === undefined) return encrypt ? "first" : "nobody";

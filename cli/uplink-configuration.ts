@@ -1,6 +1,7 @@
 /** The `uplink:` of hub.yaml: brokers in their order, checked for sense. */
 import { resolve } from "node:path";
 import type { HubConfiguration, MqttConfiguration } from "../agent/configuration.ts";
+import type { LoraFile } from "./lora-configuration.ts";
 import type { YamlSource } from "./yaml-source.ts";
 
 interface BrokerFile {
@@ -18,7 +19,8 @@ interface BrokerFile {
 
 /** The section's form, as the schema has it. */
 export interface UplinkFile {
-  mqtt: BrokerFile & { reconnect_s?: number; fallbacks?: BrokerFile[] };
+  mqtt?: BrokerFile & { reconnect_s?: number; fallbacks?: BrokerFile[] };
+  lora?: LoraFile;
   encrypt?: boolean;
   encrypt_to?: string;
   window_kib: number;
@@ -30,10 +32,14 @@ const kibibyte = 1_024;
 
 /** Relative paths count from the file's folder. */
 export function uplinkOf(
-  { mqtt, window_kib: windowKib }: UplinkFile,
+  { mqtt, lora, window_kib: windowKib }: UplinkFile,
   folder: string,
   source: YamlSource,
 ): Pick<HubConfiguration, "mqtt" | "mqttFallbacks" | "windowBytes"> {
+  if (mqtt === undefined) {
+    if (lora === undefined) throw source.error(["uplink"], "the key 'mqtt' or 'lora' in uplink", "neither", true);
+    return { windowBytes: windowKib * kibibyte };
+  }
   const { reconnect_s: reconnectS, fallbacks = [] } = mqtt;
   return {
     mqtt: {

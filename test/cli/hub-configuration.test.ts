@@ -27,6 +27,8 @@ const second = `  - name: barn
     profile: eastron-sdm630
 `;
 const uplink = (text: string): string => `${good}uplink: { mqtt: { ${text} } }\n`;
+const lora = (modem: string, more: string): string =>
+  `${good}uplink: { lora: { modem: { path: /dev/ttyACM0, ${modem} }, ${more} } }\n`;
 const meter = (more: string): string => good.replace("unit: 1", `unit: 1\n    ${more}`);
 
 /** [what is wrong, the file, line:column, what the message must hold] */
@@ -111,6 +113,36 @@ const wrong: [name: string, text: string, place: string, says: RegExp][] = [
     "10:67",
     /username/,
   ],
+  ["an uplink of nothing", `${good}uplink: { window_kib: 64 }\n`, "10:1", /'mqtt' or 'lora'.*neither/],
+  ["a modem's family that is none", lora("family: rak", "region: EU868"), "10:56", /rui3, lora-e5, .*"rak"/],
+  ["no region", lora("family: rui3", "slot_s: 900"), "10:17", /the key 'region' in lora/],
+  [
+    "rows that no reading gives",
+    lora("family: rui3", "region: EU868, slot_s: 90"),
+    "10:87",
+    /multiple of the 60 s.*house.*90/,
+  ],
+  ["rows that no day holds", lora("family: rui3", "region: EU868, slot_s: 840000"), "10:87", /10 to 86400/],
+  ["rows off the clock's multiples", lora("family: rui3", "region: EU868, slot_s: 420"), "10:87", /divides a day.*420/],
+  [
+    "a batch shorter than a row",
+    lora("family: rui3", "region: EU868, batch_s: 600"),
+    "10:88",
+    /multiple of slot_s .900.*600/,
+  ],
+  ["a batch of another length", lora("family: rui3", "region: EU868, batch_s: 1000"), "10:88", /auto, 10, .*1000/],
+  [
+    "a quantity that no meter gives",
+    lora("family: rui3", "region: EU868, quantities: [volts]"),
+    "10:92",
+    /active-power-import.*volts/,
+  ],
+  [
+    "a modem on a meter's line",
+    lora("family: rui3", "region: EU868").replace("/dev/ttyACM0", "/dev/ttyUSB0"),
+    "10:34",
+    /a port of its own/,
+  ],
   ["a password without a name", uplink("url: 'mqtt://node', password_file: p"), "10:39", /username/],
   [
     "a socket's path that is too long",
@@ -187,6 +219,7 @@ test("the smallest file gets the defaults, and paths beside it", () => {
     whenFull: "refuse",
     retentionDays: 30,
     encryptTo: "first",
+    plans: [],
   });
 });
 
@@ -244,6 +277,46 @@ test("brokers in their order, with all that each may have", () => {
     { protocol: "ws", host: "h", port: 80, path: "/mqtt" },
     { protocol: "mqtt", host: "h", port: 99, carries: "newest" },
   ]);
+});
+
+test("LoRaWAN alone: rows of a quarter hour, batches that follow the data rate, the wallet told", () => {
+  const { configuration, policy } = hubOf("/etc/ecp/hub.yaml", lora("family: rui3", "region: EU868"));
+  assert.equal(configuration.mqtt, undefined);
+  assert.deepEqual(configuration.lora, {
+    modem: { path: "/dev/ttyACM0", family: "rui3", baud: 115_200 },
+    ...{ region: "EU868", slotS: 900, codes: [1], batchS: "auto", rx1DelayS: 1, when: "always" },
+    stateFolder: "/etc/ecp/agent-state",
+  });
+  assert.deepEqual(policy.plans, [{ plan: 1, slotS: 900, sealEveryS: 86_400 }]);
+  assert.equal(policy.meters[0]?.rowsPerMinute, 3, "the rows of both plans");
+});
+
+test("LoRaWAN beside MQTT is for when that fails, unless the file says otherwise", () => {
+  const both = (more: string) =>
+    hubOf(
+      "/etc/ecp/hub.yaml",
+      `${good}uplink:
+  mqtt: { url: "mqtt://node" }
+  lora:
+    modem: { path: /dev/ttyACM0, family: lora-e5, baud: 19200 }
+    region: US915
+    slot_s: 300
+    quantities: [voltage-l1, active-energy-import, active-power-import]
+    batch_s: 3600
+    fair_use_s_per_day: 30
+    rx1_delay_s: 5
+    state_folder: /var/lib/ecp-agent
+${more}`,
+    );
+  const { configuration, policy } = both("");
+  assert.equal(configuration.mqtt?.host, "node");
+  assert.deepEqual(configuration.lora, {
+    modem: { path: "/dev/ttyACM0", family: "lora-e5", baud: 19_200 },
+    ...{ region: "US915", slotS: 300, codes: [1, 20], batchS: 3_600, fairUseSPerDay: 30, rx1DelayS: 5 },
+    ...{ when: "fallback", stateFolder: "/var/lib/ecp-agent" },
+  });
+  assert.deepEqual(policy.plans, [{ plan: 1, slotS: 300, sealEveryS: 3_600 }]);
+  assert.equal(both("    when: always\n").configuration.lora?.when, "always");
 });
 
 test("a file that is missing, and one that is no configuration at all", (t) => {
