@@ -44,7 +44,9 @@ async function runTests(root: string, files: readonly string[], nodeOptions: rea
     ].flat();
     const limits = [`--test-concurrency=${concurrency}`, `--test-timeout=${fileTimeoutMs}`];
     const args = ["--test", ...limits, ...reporters, ...nodeOptions, ...files];
-    const child = spawn(process.execPath, args, { cwd: root, stdio: "inherit" });
+    // The programs that the tests start a thousand times are the project's own sources: compiled once, they start in half the time.
+    const env = { NODE_COMPILE_CACHE: path.join(folder, "compile-cache"), ...process.env };
+    const child = spawn(process.execPath, args, { cwd: root, env, stdio: "inherit" });
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
     const status = await new Promise<number>((resolve, reject) => {
       child.once("error", reject);
