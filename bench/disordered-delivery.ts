@@ -150,26 +150,6 @@ export function disordered(ordered: readonly Delivery[], count: number, random: 
     keyed.push({ at: later, delivery });
   }
   for (const one of keyed) one.at += random.integer(0, windowDeliveries);
-  holdDropsBack(keyed);
   keyed.sort((a, b) => a.at - b.at);
   return { deliveries: keyed.map(({ delivery }) => delivery), replayed };
-}
-
-/**
- * A wallet overwrites its oldest records first, so all before a dropped one were acknowledged long before it tells of it. Were one of
- * them still to come, a node would have passed it by: of two records that tell of one slot the later could then count.
- */
-function holdDropsBack(keyed: { at: number; readonly delivery: Delivery }[]): void {
-  const firstAt = new Map<SealedRecord, number>();
-  for (const { at, delivery } of keyed)
-    firstAt.set(delivery.record, Math.min(at, firstAt.get(delivery.record) ?? Number.POSITIVE_INFINITY));
-  const earliest = new Map<SealedRecord, number>();
-  for (const { records, drops } of new Set(keyed.map(({ delivery }) => delivery.device))) {
-    let latest = 0;
-    for (const record of records) {
-      if (drops.has(record)) earliest.set(record, latest + 1);
-      latest = Math.max(latest, firstAt.get(record) ?? 0, earliest.get(record) ?? 0);
-    }
-  }
-  for (const one of keyed) one.at = Math.max(one.at, earliest.get(one.delivery.record) ?? 0);
 }
