@@ -1,5 +1,6 @@
 /** Files that are whole after a power cut, or not there: write aside, fsync, rename, fsync the folder. */
 import { closeSync, constants, fsyncSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import { open, rename, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /** Makes the entries of a folder durable (a rename or a new file in it). */
@@ -40,6 +41,31 @@ function isFolder(path: string): boolean {
 export function writeFileDurably(path: string, content: Uint8Array | string, mode: number): void {
   const bytes = typeof content === "string" ? Buffer.from(content, "utf8") : content;
   writePiecesDurably(path, [bytes], mode);
+}
+
+/** The same without blocking: for a process that must not stand still while a slow card takes its time. */
+export async function replaceFileDurably(path: string, content: Uint8Array, mode: number): Promise<void> {
+  const aside = `${path}.new-${process.pid}`;
+  await rm(aside, { force: true });
+  const file = await open(aside, "wx", mode);
+  try {
+    try {
+      await file.writeFile(content);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(aside, path);
+  } catch (error) {
+    await rm(aside, { force: true });
+    throw error;
+  }
+  const folder = await open(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
 }
 
 /** The same for content that need not be in memory as a whole: one piece behind the other. */
