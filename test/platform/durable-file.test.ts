@@ -12,7 +12,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { replaceFileSynced, writeFileDurably } from "../../platform/durable-file.ts";
+import { replaceFileDurably, replaceFileSynced, writeFileDurably } from "../../platform/durable-file.ts";
 
 function folder(t: TestContext): string {
   const path = mkdtempSync(join(tmpdir(), "ecp-durable-"));
@@ -20,48 +20,49 @@ function folder(t: TestContext): string {
   return path;
 }
 
-const ways: [string, (path: string, content: Uint8Array, mode: number) => void][] = [
-  ["writeFileDurably", writeFileDurably],
-  ["replaceFileSynced", replaceFileSynced],
+const ways: [string, (path: string, content: Uint8Array, mode: number) => Promise<void>][] = [
+  ["writeFileDurably", async (...file) => writeFileDurably(...file)],
+  ["replaceFileDurably", replaceFileDurably],
+  ["replaceFileSynced", async (...file) => replaceFileSynced(...file)],
 ];
 
 for (const [name, write] of ways) {
-  test(`${name}: makes a file with its mode, replaces it with another, leaves nothing beside it`, (t) => {
+  test(`${name}: makes a file with its mode, replaces it with another, leaves nothing beside it`, async (t) => {
     const path = join(folder(t), "secret");
-    write(path, Buffer.from("one"), 0o600);
+    await write(path, Buffer.from("one"), 0o600);
     assert.equal(statSync(path).mode & 0o777, 0o600);
-    write(path, Buffer.from("two"), 0o400);
+    await write(path, Buffer.from("two"), 0o400);
     assert.equal(readFileSync(path, "utf8"), "two");
     assert.equal(statSync(path).mode & 0o777, 0o400);
     assert.deepEqual(readdirSync(join(path, "..")), ["secret"]);
   });
 
-  test(`${name}: where the new file cannot take its place, the old one is there and nothing is left over`, (t) => {
+  test(`${name}: where the new file cannot take its place, the old one is there and nothing is left over`, async (t) => {
     const path = join(folder(t), "occupied");
     // A folder that is not empty cannot be replaced by a file, whoever tries (root too).
     const child = join(path, "child");
     mkdirSync(path);
     writeFileSync(child, "old");
-    assert.throws(() => write(path, Buffer.from("new"), 0o600));
+    await assert.rejects(() => write(path, Buffer.from("new"), 0o600));
     assert.equal(readFileSync(child, "utf8"), "old");
     assert.deepEqual(readdirSync(join(path, "..")), ["occupied"]);
   });
 
-  test(`${name}: what a crash left aside lends neither its mode nor its target`, (t) => {
+  test(`${name}: what a crash left aside lends neither its mode nor its target`, async (t) => {
     const home = folder(t);
     const [path, victim] = [join(home, "secret"), join(home, "victim")];
     writeFileSync(victim, "untouched");
-    const aside = name === "writeFileDurably" ? `${path}.new-${process.pid}` : `${path}.new`;
+    const aside = name === "replaceFileSynced" ? `${path}.new` : `${path}.new-${process.pid}`;
     writeFileSync(aside, "left by a crash", { mode: 0o666 });
-    write(path, Buffer.from("one"), 0o600);
+    await write(path, Buffer.from("one"), 0o600);
     assert.equal(statSync(path).mode & 0o777, 0o600);
     symlinkSync(victim, aside);
-    write(path, Buffer.from("two"), 0o600);
+    await write(path, Buffer.from("two"), 0o600);
     assert.equal(readFileSync(victim, "utf8"), "untouched");
     assert.equal(readFileSync(path, "utf8"), "two");
   });
 
-  test(`${name}: into a folder that is not there it throws ENOENT`, (t) => {
-    assert.throws(() => write(join(folder(t), "none", "file"), Buffer.from("x"), 0o600), { code: "ENOENT" });
+  test(`${name}: into a folder that is not there it throws ENOENT`, async (t) => {
+    await assert.rejects(() => write(join(folder(t), "none", "file"), Buffer.from("x"), 0o600), { code: "ENOENT" });
   });
 }
