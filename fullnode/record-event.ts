@@ -1,6 +1,7 @@
 /** What the path of records tells of its work, and the receipts that it gives. */
 import type { ClockStateLetter } from "../protocol/reading-status.ts";
 import type { RefusedSample } from "./refusal-tally.ts";
+import type { VerdictReason } from "./verdict.ts";
 
 type RecordState = "settled" | "provisional" | "held";
 
@@ -17,6 +18,15 @@ export interface StoredEvent {
 
 export interface RefusedEvent extends RefusedSample {
   readonly event: "refused";
+}
+
+/** What became of a record, for whoever brought it and asked. */
+export interface RecordAnswer {
+  readonly outcome: "stored" | "duplicate" | VerdictReason;
+  /** Where the record stands; undefined where its form did not hold. */
+  readonly place?: { readonly epoch: number; readonly sequence: number };
+  /** The signed receipt that was given for its chain, where one was. */
+  readonly receipt?: Uint8Array;
 }
 
 export interface OutgoingReceipt {

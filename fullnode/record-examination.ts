@@ -10,6 +10,7 @@ import { type RotationCertificate, rotationIn } from "../protocol/rotation.ts";
 import type { Arrival } from "./chain.ts";
 import { droppedOf, voidOf } from "./chain-events.ts";
 import { ed25519PublicKey, sha256 } from "./node-keys.ts";
+import type { RecordAnswer } from "./record-event.ts";
 import { type KnownDevice, keyOfName, type Registry } from "./registry.ts";
 import type { SealedEnvelopes } from "./sealed-envelope.ts";
 import type { QuarantinedRecord, Store, StorePlace } from "./store.ts";
@@ -29,6 +30,11 @@ export interface Message {
   readonly adopted?: QuarantinedRecord;
   /** Set where it has waited for the key of its epoch. */
   readonly early?: true;
+  /**
+   * Told what became of the record, once that is on disk; never where the store failed. Must not throw. Told again where a record that
+   * was refused for an unknown key holds after all.
+   */
+  readonly answered?: (answer: RecordAnswer) => void;
 }
 
 /** A record whose signature holds. */

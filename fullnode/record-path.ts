@@ -99,7 +99,10 @@ export class RecordPath {
     this.#queues = new DeviceQueues(
       clock,
       (topic) => this.#knownTopics?.has(topic) ?? true,
-      ({ topic }) => this.#refusals.add("queue-full", topic),
+      ({ topic, answered }) => {
+        this.#refusals.add("queue-full", topic);
+        answered?.({ outcome: "queue-full" });
+      },
     );
     const mayHold = this.#placement.mayHold.bind(this.#placement);
     this.#examination = new RecordExamination(store, registry, mayHold, new SealedEnvelopes(keys));
@@ -110,12 +113,18 @@ export class RecordPath {
   }
 
   /** Takes a message from the broker. Returns at once: whoever delivers must not be held up. */
-  push(topic: string, payload: Uint8Array): void {
+  push(topic: string, payload: Uint8Array, answered?: Message["answered"]): void {
     if (this.#stopped) return;
+    const refuse = (outcome: VerdictReason, detail?: string) => {
+      this.#refusals.add(outcome, topic, detail);
+      answered?.({ outcome });
+    };
     // Size before anything else: what is too long is never queued.
-    if (payload.length > encryptedRecordBytesMax) this.#refusals.add("too-large", topic, `${payload.length} bytes`);
-    else if (!this.#queues.add({ topic, payload, receivedMs: this.#parts.clock.wallMs() }))
-      this.#refusals.add("queue-full", topic);
+    if (payload.length > encryptedRecordBytesMax) refuse("too-large", `${payload.length} bytes`);
+    else if (
+      !this.#queues.add({ topic, payload, receivedMs: this.#parts.clock.wallMs(), ...(answered && { answered }) })
+    )
+      refuse("queue-full");
     else this.#wake();
   }
 
@@ -290,6 +299,7 @@ export class RecordPath {
         this.#early.keep(early.name, early.epoch, message);
       }
       this.#refusals.add(refused, message.topic, detail);
+      message.answered?.({ outcome: refused });
     }
     return kept;
   }
@@ -328,9 +338,13 @@ export class RecordPath {
     }
   }
 
-  #tell({ receipts, events, refused, announced }: Placed): void {
+  #tell({ receipts, events, refused, announced, answers }: Placed): void {
     const { registry, publish, report } = this.#parts;
     publish(receipts);
+    for (const { message, outcome, device, place } of answers) {
+      const given = receipts.findLast((receipt) => receipt.device === device && receipt.epoch === place.epoch);
+      message.answered?.({ outcome, place, ...(given && { receipt: given.bytes }) });
+    }
     for (const event of events) report(event);
     for (const { reason, message } of refused) this.#refusals.add(reason, message.topic);
     for (const { device, epoch } of announced) {

@@ -10,10 +10,10 @@ import { type Arrival, Chain, type Placement, rowsPerBatchMax, settledPerBatchMa
 import { droppedOf } from "./chain-events.ts";
 import type { NodeKeys } from "./node-keys.ts";
 import { buildReceipt, receiptAgain, sealReceipt, withKept } from "./receipt-building.ts";
-import type { OutgoingReceipt, StoredEvent } from "./record-event.ts";
+import type { OutgoingReceipt, RecordAnswer, StoredEvent } from "./record-event.ts";
 import type { Examined, Message, Refused } from "./record-examination.ts";
 import type { KnownDevice, Registry } from "./registry.ts";
-import type { BatchScope, StorePlace, StoreTransaction } from "./store.ts";
+import type { BatchScope, RecordPlace, StorePlace, StoreTransaction } from "./store.ts";
 import { announce, epochsPerDeviceMax, rejectedKeys, succeed } from "./succession.ts";
 import type { VerdictReason } from "./verdict.ts";
 
@@ -30,12 +30,21 @@ interface Group {
   repeated: boolean;
 }
 
+export interface PlacedAnswer {
+  readonly message: Message;
+  readonly outcome: RecordAnswer["outcome"];
+  readonly device: string;
+  readonly place: RecordPlace;
+}
+
 /** What came of a batch, to be told once it is on disk. */
 export interface Placed {
   readonly receipts: readonly OutgoingReceipt[];
   readonly events: readonly StoredEvent[];
   readonly refused: readonly { readonly reason: VerdictReason; readonly message: Message }[];
   readonly duplicates: number;
+  /** For the messages whose sender wants to know. */
+  readonly answers: readonly PlacedAnswer[];
   /** Epochs whose keys are known from now on. */
   readonly announced: readonly { readonly device: string; readonly epoch: number }[];
 }
@@ -103,6 +112,7 @@ export class RecordPlacement {
     const events: (StoredEvent & { chain: Chain })[] = [];
     const refused: { reason: VerdictReason; message: Message }[] = [];
     const announced: { device: string; epoch: number }[] = [];
+    const answers: PlacedAnswer[] = [];
     const touched = new Map<Chain, Group>();
     let duplicates = 0;
     for (const record of batch) {
@@ -115,11 +125,13 @@ export class RecordPlacement {
         const { epoch, sequence } = content;
         await tx.addQuarantined({ name, digest, bytes, epoch, sequence, receivedMs });
         refused.push({ reason: "unknown-device", message });
+        addAnswer(answers, record, "unknown-device");
         continue;
       }
       const chain = this.#chainNow(device, record) ?? (await this.#chainFor(tx, device, record, nowMs));
       if (!(chain instanceof Chain)) {
         refused.push({ reason: chain, message });
+        addAnswer(answers, record, chain);
         continue;
       }
       if (!device.keys.has(content.epoch)) announced.push({ device: device.name, epoch: content.epoch });
@@ -136,6 +148,7 @@ export class RecordPlacement {
       group.changed ||= placement === "stored" || newEvidence > 0;
       if (!isLeft(placement)) group.kept.push(record);
       group.repeated ||= placement === "duplicate";
+      addAnswer(answers, record, placement);
       if (placement === "duplicate") duplicates++;
       else if (placement !== "stored") refused.push({ reason: placement, message });
       else {
@@ -153,7 +166,7 @@ export class RecordPlacement {
     const passed = await this.#settle(tx, touched, announced, nowMs);
     const receipts = await this.#receipts(tx, touched, nowMs);
     for (const chain of passed) if (!touched.has(chain)) receipts.push(await this.#receiptFor(tx, chain, nowMs));
-    return { receipts, refused, duplicates, announced, events: events.map(withState) };
+    return { receipts, refused, duplicates, announced, answers, events: events.map(withState) };
   }
 
   async #receipts(tx: StoreTransaction, touched: ReadonlyMap<Chain, Group>, nowMs: number): Promise<OutgoingReceipt[]> {
@@ -293,6 +306,14 @@ export class RecordPlacement {
     await tx.addEpoch(id, epoch, { publicKey: signedBy, held: true, decision: "none" }, nowMs);
     return (await this.#knownChain(tx, id, epoch)) as Chain;
   }
+}
+
+function addAnswer(
+  answers: PlacedAnswer[],
+  { message, name, content }: Examined,
+  outcome: RecordAnswer["outcome"],
+): void {
+  if (message.answered) answers.push({ message, outcome, device: name, place: content });
 }
 
 /** Whether a record was not kept at all. */

@@ -171,4 +171,33 @@ export const postgresMigrations: readonly string[] = [
   CREATE TABLE common_changes (changes bigint NOT NULL);
   INSERT INTO common_changes VALUES (0);
   `,
+  `
+  -- LoRaWAN: the modems of devices, and what is remembered of their frames (store-lorawan.ts).
+  CREATE TABLE lorawan_devices (
+    dev_eui text PRIMARY KEY,
+    device integer NOT NULL REFERENCES devices (id),
+    bound_ms bigint NOT NULL,
+    dev_addr text NOT NULL DEFAULT '',
+    f_cnt bigint NOT NULL DEFAULT -1,
+    joins bigint NOT NULL DEFAULT 0,
+    last_ms bigint NOT NULL DEFAULT 0,
+    receipt_ms bigint NOT NULL DEFAULT 0
+  ) WITH (fillfactor = 70);
+  CREATE INDEX lorawan_devices_of ON lorawan_devices (device);
+
+  CREATE TABLE lorawan_sessions (
+    dev_eui text NOT NULL,
+    port integer NOT NULL,
+    state bytea NOT NULL,
+    updated_ms bigint NOT NULL,
+    PRIMARY KEY (dev_eui, port)
+  ) WITH (fillfactor = 70);
+
+  -- What one node at a time may do; times are the server's.
+  CREATE TABLE leases (
+    name text PRIMARY KEY,
+    holder text NOT NULL,
+    until_ms bigint NOT NULL
+  );
+  `,
 ];

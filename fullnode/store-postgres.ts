@@ -22,6 +22,7 @@ import type {
   StoreTransaction,
 } from "./store.ts";
 import { asPostgresNodeError, isConflict, isPassingPostgresError } from "./store-postgres-failure.ts";
+import { PostgresLorawan } from "./store-postgres-lorawan.ts";
 import { MissingPartitions, Partitions, schemaLock } from "./store-postgres-partitions.ts";
 import { PostgresReading } from "./store-postgres-reading.ts";
 import { epochKey, placeKey, readBytes, readEpochKeys, readEpochs, readSeats } from "./store-postgres-reads.ts";
@@ -144,6 +145,7 @@ export class PostgresStore implements Store {
   readonly nodeName: string;
   readonly timeZone: string;
   readonly #pool: pg.Pool;
+  readonly lorawan: PostgresLorawan;
   readonly #reading: PostgresReading;
   readonly #partitions: Partitions;
   /** As this store left them, or found them. */
@@ -159,6 +161,7 @@ export class PostgresStore implements Store {
     this.nodeName = name;
     this.timeZone = timeZone;
     this.#reading = new PostgresReading(pool);
+    this.lorawan = new PostgresLorawan(pool);
     this.#partitions = new Partitions(pool, ["rows", "slots"], Date.now);
   }
 

@@ -201,4 +201,35 @@ export const migrations: readonly (string | Migration)[] = [
   `,
     move: moveRowsOfVersionTwo,
   },
+  `
+  -- LoRaWAN: the modems of devices, and what is remembered of their frames (store-lorawan.ts).
+  CREATE TABLE lorawan_devices (
+    dev_eui TEXT PRIMARY KEY,
+    device INTEGER NOT NULL REFERENCES devices (id),
+    bound_ms INTEGER NOT NULL,
+    dev_addr TEXT NOT NULL DEFAULT '',
+    -- The highest since the last join; -1: none.
+    f_cnt INTEGER NOT NULL DEFAULT -1,
+    joins INTEGER NOT NULL DEFAULT 0,
+    last_ms INTEGER NOT NULL DEFAULT 0,
+    receipt_ms INTEGER NOT NULL DEFAULT 0
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX lorawan_devices_of ON lorawan_devices (device);
+
+  -- Packets whose fragments have come in part, or whose acknowledgement may be asked for again.
+  CREATE TABLE lorawan_sessions (
+    dev_eui TEXT NOT NULL,
+    port INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (dev_eui, port)
+  ) STRICT, WITHOUT ROWID;
+
+  -- What one node at a time may do.
+  CREATE TABLE leases (
+    name TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    until_ms INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

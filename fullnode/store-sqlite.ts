@@ -26,6 +26,7 @@ import type {
 } from "./store.ts";
 import { migrations } from "./store-schema.ts";
 import { asNodeError, damaged, isPassingStoreError } from "./store-sqlite-failure.ts";
+import { SqliteLorawan } from "./store-sqlite-lorawan.ts";
 import { SqliteReading } from "./store-sqlite-reading.ts";
 import { SqliteTransaction, seatOf } from "./store-sqlite-transaction.ts";
 
@@ -75,6 +76,7 @@ export class SqliteStore implements Store {
   readonly #database: DatabaseSync;
   readonly #sql: SqlStatements;
   readonly #inside: SqliteTransaction;
+  readonly lorawan: SqliteLorawan;
   readonly #reading: SqliteReading;
   readonly #operations: Omit<StoreTransaction, "foreign">;
   #changesSeen: number;
@@ -93,6 +95,7 @@ export class SqliteStore implements Store {
     this.#inside = new SqliteTransaction(this.#sql);
     this.#operations = this.#inside.operations();
     this.#reading = new SqliteReading(this.#sql);
+    this.lorawan = new SqliteLorawan(this.#database, this.#sql);
     this.#changesSeen = this.foreignChanges();
   }
 

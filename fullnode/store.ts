@@ -4,6 +4,7 @@
  */
 import type { EnrolledMeter } from "../protocol/enrolment.ts";
 import type { DroppedRange } from "./chain-events.ts";
+import type { LorawanStore } from "./store-lorawan.ts";
 import type { MeterExchange, StoreReading } from "./store-reading.ts";
 
 export type Awaitable<T> = T | Promise<T>;
@@ -295,6 +296,8 @@ export interface Store extends StoreReading {
   newestRecords(device: number, limit: number): Awaitable<readonly StoredRecord[]>;
   /** The bytes of a stored record, as its digest is of them. */
   recordBytes(device: number, place: RecordPlace): Awaitable<Uint8Array | undefined>;
+  /** DevEUIs, sessions of fragments, leases. */
+  readonly lorawan: LorawanStore;
   /** Whether a failure passes (no room, no connection, another process in the way): the store is sound, and a later try may do. */
   isPassing(error: unknown): boolean;
   close(): Awaitable<void>;

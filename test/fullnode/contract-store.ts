@@ -79,6 +79,7 @@ function lateStore(opening: Promise<Store>): Store {
   return new Proxy({ nodeName, timeZone: "UTC", isPassing: isPassingPostgresError } as Store, {
     get: (target, name) => {
       if (Object.hasOwn(target, name)) return Reflect.get(target, name);
+      if (name === "lorawan") return lateStore(opening.then(({ lorawan }) => lorawan as unknown as Store));
       return async (...parameters: unknown[]) => {
         const store = await opening;
         return await (Reflect.get(store, name) as (...all: unknown[]) => unknown).apply(store, parameters);
