@@ -178,21 +178,23 @@ test("encrypted records behave as they say, and what is opened is encrypted agai
 
 test("an encrypted record cut off anywhere, or with any one bit changed, is refused", () => {
   let refused = 0;
-  for (const vector of accepted("encrypted-record.json").filter(({ hex = "" }) => hex.length < 2_000)) {
+  const vectors = accepted("encrypted-record.json").filter(({ hex = "" }) => hex.length < 2_000);
+  const shortest = vectors.toSorted((a, b) => hexBytes(a).length - hexBytes(b).length)[0];
+  for (const vector of vectors) {
     const bytes = hexBytes(vector);
     for (let length = 1; length < bytes.length; length++) {
       assert.throws(() => openEncrypted(vector, bytes.slice(0, length)), Refusal);
       refused++;
     }
-    for (let bit = 0; bit < bytes.length * 8; bit++) {
-      const changed = bytes.map((byte, i) => (i === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte));
+    for (const bit of bitsToChange(bytes, vector === shortest)) {
+      const changed = withBitChanged(bytes, bit);
       // Though X25519 ignores the highest bit of a share (RFC 7748 §5): the keys are bound to the share as it was sent.
       assert.throws(() => openEncrypted(vector, changed), Refusal, `${vector.name}: bit ${bit}`);
       refused++;
     }
   }
   console.log(`encrypted records: ${refused} times refused`);
-  assert.ok(refused > 5_000);
+  assert.ok(refused > 3_000);
 });
 
 test("LoRaWAN packets behave as they say, and what comes out of one gives the same packet", () => {
@@ -258,6 +260,18 @@ function accepted(name: string): readonly Vector[] {
   return vectors;
 }
 
+/** All bits, or one of each byte: the first of the first byte, the second of the second. */
+function bitsToChange(bytes: Uint8Array, all: boolean): number[] {
+  return Array.from({ length: bytes.length * (all ? 8 : 1) }, (_, i) => (all ? i : i * 8 + (i % 8)));
+}
+
+/** A copy with one bit the other way. */
+function withBitChanged(bytes: Uint8Array, bit: number): Uint8Array {
+  const changed = bytes.slice();
+  changed[bit >> 3] = (bytes[bit >> 3] as number) ^ (1 << (bit & 7));
+  return changed;
+}
+
 /** The same message but for its kid: what lies outside the signature, and changes neither meaning nor digest. */
 function differsInKidOnly(before: Uint8Array, after: Uint8Array): boolean {
   const [a, b]: CoseSign1[] = [decodeCose(before), decodeCose(after)] as [CoseSign1, CoseSign1];
@@ -267,14 +281,21 @@ function differsInKidOnly(before: Uint8Array, after: Uint8Array): boolean {
 
 test("an accepted vector with any one bit changed is refused, or its signature fails, or the bit was the kid's", () => {
   const counts = { refused: 0, signatureFailed: 0, kid: 0 };
-  for (const [name, open] of Object.entries(signed))
-    for (const vector of accepted(name)) {
+  for (const [name, open] of Object.entries(signed)) {
+    const vectors = accepted(name);
+    // Every bit of those with the shortest message, one with a kid and one without; of the others one bit of each byte, in turn.
+    const shortest = [true, false].map((withKid) => {
+      const of = vectors.filter((vector) => (decodeCose(hexBytes(vector)).kid !== undefined) === withKid);
+      return of.toSorted((a, b) => hexBytes(a).length - hexBytes(b).length)[0];
+    });
+    for (const vector of vectors) {
       const bytes = hexBytes(vector);
       const key = bytesOf(vector.key ?? "");
-      const kidBits = decodeCose(bytes).kid === undefined ? 0 : 64;
+      const isWhole = shortest.includes(vector);
+      const kidBits = decodeCose(bytes).kid === undefined ? 0 : isWhole ? 64 : 8;
       let kidFlips = 0;
-      for (let bit = 0; bit < bytes.length * 8; bit++) {
-        const changed = bytes.map((byte, i) => (i === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte));
+      for (const bit of bitsToChange(bytes, isWhole)) {
+        const changed = withBitChanged(bytes, bit);
         const { expect } = outcome(() => open(changed, key, nodeVerify));
         if (expect === "signature-invalid") counts.signatureFailed++;
         else if (expect !== "ok") counts.refused++;
@@ -290,10 +311,11 @@ test("an accepted vector with any one bit changed is refused, or its signature f
       );
       counts.kid += kidFlips;
     }
+  }
   console.log(
     `one bit changed: ${counts.refused} refused, ${counts.signatureFailed} signatures failed, ${counts.kid} in the kid`,
   );
-  assert.ok(counts.refused > 0 && counts.signatureFailed > 10_000 && counts.kid > 0);
+  assert.ok(counts.refused > 0 && counts.signatureFailed > 5_000 && counts.kid > 0);
 });
 
 test("a CBOR vector with one bit changed is refused or means something else", () => {
@@ -301,7 +323,7 @@ test("a CBOR vector with one bit changed is refused or means something else", ()
   for (const vector of accepted("cbor.json")) {
     const bytes = hexBytes(vector);
     for (let bit = 0; bit < bytes.length * 8; bit++) {
-      const changed = bytes.map((byte, i) => (i === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte));
+      const changed = withBitChanged(bytes, bit);
       const { expect, meaning } = outcome(() => cborJsonOf(decodeCbor(changed)));
       if (expect === "ok") {
         assert.notDeepEqual(meaning, vector.meaning, `${vector.name}: bit ${bit}`);
