@@ -2,14 +2,15 @@
 // test exits with 0; it ends with the parts that were skipped and why. ECP_SKIPPED_FILE names a file that gets them as JSON lines.
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import path from "node:path";
 import { filesKnownToGit, filesOnDisk } from "./repository-files.ts";
 import type { TestNote } from "./test-events.ts";
 
 /** The longest of the system tests starts real processes and waits for them; a file that takes longer hangs. */
 const fileTimeoutMs = 300_000;
-const concurrency = 2;
+/** Half of the time the system's tests wait for a line, a clock or a process: twice as many files as there are processors keep these busy. */
+const concurrency = Math.min(2 * availableParallelism(), 16);
 
 /** The files under `root`/test that `patterns` (parts of their paths; none means all) select; throws when that tests nothing. */
 export function selectTestFiles(root: string, patterns: readonly string[]): string[] {
