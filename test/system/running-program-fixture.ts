@@ -7,7 +7,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as pause } from "node:timers/promises";
 
 export const projectRoot = path.resolve(import.meta.dirname, "../..");
-const lineTimeoutMs = 30_000;
+const lineTimeoutMs = 60_000;
 const stopGraceMs = 15_000;
 
 export type ProgramName = "ecp" | "ecp-wallet" | "ecp-node" | "ecp-demo";
