@@ -31,7 +31,7 @@ await runCampaign("memory", async (campaign) => {
   await node.event(({ event }) => event === "stored");
   const figures = { scans: 0, megabytesOfAgent: 0, hitsInAgent: 0, crashes: 0, cores: 0, reports: 0, secretsOnDisk: 0 };
   const control = { scansOfWallet: 0, scansThatFoundTheSeed: 0, coresOfAnotherProgram: 0, coresWithItsSecret: 0 };
-  const scans = campaign.count(100, 10);
+  const scans = campaign.count(100, 5);
   const agent = pidOf(hub, "agent");
   const wallet = pidOf(hub, "wallet");
   while (figures.scans < scans) {

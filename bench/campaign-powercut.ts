@@ -123,7 +123,7 @@ await runCampaign("powercut", async (campaign) => {
   demandRootAnd("nbdkit", "nbdfuse", "losetup", "mkfs.ext4");
   const folder = mkdtempSync(path.join(tmpdir(), "ecp-powercut-"));
   campaign.after(() => rmSync(folder, { recursive: true, force: true }));
-  const points = campaign.count(2_000, 200);
+  const points = campaign.count(2_000, 100);
   const wallet = await load(campaign, path.join(folder, "wallet"));
   campaign.say(
     `${wallet.sealed.length} seals, ${wallet.recording.length} writes and flushes, ${wallet.recording.flushes} flushes`,
