@@ -2,7 +2,7 @@
 import { type Alarm, AlarmBoard, type AlarmChange, type AlarmRule, type Observation } from "../platform/alarm-board.ts";
 import type { Clock } from "../platform/clock.ts";
 import { clockStateLetters } from "../protocol/reading-status.ts";
-import type { WalletHello } from "../protocol/wallet-message.ts";
+import type { WalletHello } from "../protocol/wallet-hello.ts";
 import type { AgentStatus } from "./agent.ts";
 
 const minuteMs = 60_000;

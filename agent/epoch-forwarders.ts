@@ -3,7 +3,7 @@
  * waits, oldest epoch first; where those wait for receipts, the running one goes on beside them. They share one window. Pure,
  * like the forwarder that it is made of.
  */
-import type { WalletHello } from "../protocol/wallet-message.ts";
+import type { WalletHello } from "../protocol/wallet-hello.ts";
 import { Forwarder, type SequenceRange, windowBytesDefault } from "./forwarder.ts";
 import { type Lane, SendWindow } from "./send-window.ts";
 

@@ -1,7 +1,7 @@
 /** The agent's metrics in Prometheus' text format, for whoever asks for them in hub.yaml. Labels: meters of the configuration, kinds of alarm. */
 import { Counter, Gauge, Registry } from "prom-client";
 import { version } from "../platform/version.ts";
-import type { WalletHello } from "../protocol/wallet-message.ts";
+import type { WalletHello } from "../protocol/wallet-hello.ts";
 import type { AgentStatus } from "./agent.ts";
 import type { AgentWatch } from "./alarms.ts";
 

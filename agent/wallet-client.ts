@@ -4,20 +4,19 @@ import { BackOff } from "../platform/back-off.ts";
 import { FrameParser, frameOf } from "../platform/framed-channel.ts";
 import type { CborMap } from "../protocol/deterministic-cbor.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import { readHello, type WalletHello } from "../protocol/wallet-hello.ts";
 import {
   decodeAnswer,
   encodeWalletRequest,
   type ReadAnswer,
   type ReleaseAnswer,
   readEnrolAnswer,
-  readHello,
   readReadAnswer,
   readReleaseAnswer,
   readSealAnswer,
   readStatementAnswer,
   type SealAnswer,
   type SealRequest,
-  type WalletHello,
   WalletRefusal,
   type WalletRequest,
   walletMessageBytesMax,

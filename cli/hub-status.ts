@@ -8,7 +8,7 @@ import { askStatus } from "../platform/status-socket.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { didKeyOf } from "../protocol/public-key.ts";
 import { type ClockStateLetter, clockStateLetters } from "../protocol/reading-status.ts";
-import type { WalletHello } from "../protocol/wallet-message.ts";
+import type { WalletHello } from "../protocol/wallet-hello.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";

@@ -5,11 +5,12 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, hash, type KeyObject, sign } from "node:crypto";
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { type AgreedCipher, agreedCipher } from "../platform/agreed-cipher.ts";
+import { type AgreedCipher, agreedCipher, agreedMac } from "../platform/agreed-cipher.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
 import type { Sha256, Sign } from "../protocol/cose-sign1.ts";
 import { type CborMap, decodeCbor, encodeCbor, equalBytes } from "../protocol/deterministic-cbor.ts";
 import { asBytes, asInteger, asMap, asText, uint32Max } from "../protocol/field.ts";
+import { type LoraMac, loraReceiptInfo } from "../protocol/lora-receipt.ts";
 import { didKeyOf, kidOf } from "../protocol/public-key.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { NodeError, systemCode } from "./node-error.ts";
@@ -39,6 +40,8 @@ export interface NodeKeys {
   readonly sign: Sign;
   /** The cipher that the owner of another share has too. `info` says what it is for. Throws UnusableShare. */
   readonly agree: (peerShare: Uint8Array, info: Uint8Array) => AgreedCipher;
+  /** What receipts over LoRaWAN are authenticated with, for the device of this share. Throws UnusableShare. */
+  readonly loraMac: (deviceShare: Uint8Array) => LoraMac;
 }
 
 /** The KeyObject of a raw Ed25519 public key. */
@@ -100,6 +103,7 @@ export function loadNodeKeys(data: string): NodeKeys {
       share,
       sign: (message) => sign(null, message, privateKey),
       agree: (peerShare, info) => agreedCipher(agreementKey, peerShare, info),
+      loraMac: (deviceShare) => agreedMac(agreementKey, deviceShare, loraReceiptInfo(deviceShare, share)),
     };
   } catch (error) {
     if (error instanceof Refusal) throw damaged(path, error.message);

@@ -5,11 +5,10 @@
  */
 import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "./deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "./field.ts";
-import { clockStateLetters, hasValues, statusLetters } from "./reading-status.ts";
+import { hasValues, statusLetters } from "./reading-status.ts";
 import { codeMax, codesMax, metersMax, type Row, slotSecondsMax, valueMax } from "./record.ts";
 import { Refusal } from "./refusal.ts";
 
-export const walletProtocolVersion = 1;
 export const walletMessageBytesMax = 65_536;
 /** Rows of one seal request: a minute of samples taken every second. */
 export const sealRowsMax = 60;
@@ -21,7 +20,8 @@ export const walletRefusals = {
   "unknown-request": "there is no request of this type",
   "unknown-field": "the request has a field that this wallet does not know",
   "unknown-meter": "the wallet's policy does not name this meter",
-  "slot-mismatch": "the wallet's policy gives this meter another slot length",
+  "unknown-plan": "the wallet's policy does not list this uplink plan",
+  "slot-mismatch": "the wallet's policy gives this meter, or plan, another slot length",
   "row-conflict": "a row of this meter and time is sealed already, with other values",
   "rate-exceeded": "more is asked for in a minute than the wallet's policy allows",
   "ring-full": "the journal is full of records that no full node has acknowledged",
@@ -56,14 +56,25 @@ export interface SealRequest {
   readonly rows: readonly Row[];
   /** The rows' times are seconds since the boot: they were read before the clock was set. */
   readonly relative?: boolean;
+  /** These rows, and all of this meter and plan that wait for their batch, are signed now. */
+  readonly closes?: boolean;
+}
+
+/** Records of an epoch; where none is named, of the running one. */
+export interface ReadRequest {
+  readonly type: "read";
+  readonly from: number;
+  readonly to: number;
+  readonly epoch?: number;
+  /** In the form for LoRaWAN: without tag and kid, not encrypted; only those that may leave so. */
+  readonly bare?: boolean;
 }
 
 export type WalletRequest =
   | { readonly type: "hello" }
   | { readonly type: "enrol" }
   | SealRequest
-  /** Records of an epoch; where none is named, of the running one. */
-  | { readonly type: "read"; readonly from: number; readonly to: number; readonly epoch?: number }
+  | ReadRequest
   | { readonly type: "release"; readonly receipt: Uint8Array }
   /** A statement over a period, in Unix seconds. */
   | { readonly type: "statement"; readonly meter: number; readonly fromS: number; readonly toS: number };
@@ -85,12 +96,14 @@ function requestFields(request: WalletRequest): CborMap {
         [4, [...request.codes]],
         [5, request.rows.map((row) => [row.timeS, row.status, [...row.values]])],
         ...(request.relative ? ([[6, true]] as const) : []),
+        ...(request.closes ? ([[7, true]] as const) : []),
       ]);
     case "read":
-      return new Map([
+      return new Map<number, CborValue>([
         [1, request.from],
         [2, request.to],
         ...(request.epoch === undefined ? [] : ([[3, request.epoch]] as const)),
+        ...(request.bare ? ([[4, true]] as const) : []),
       ]);
     case "statement":
       return new Map([
@@ -133,16 +146,17 @@ function readRequest(type: number, fields: CborMap): WalletRequest {
       allow(0);
       return { type: "enrol" };
     case requestTypes.seal:
-      allow(6);
+      allow(7);
       return readSeal(fields);
     case requestTypes.read: {
-      allow(3);
+      allow(4);
       const epoch = fields.get(3);
       return {
         type: "read",
         from: asInteger(fields.get(1), "from", 1, uint32Max),
         to: asInteger(fields.get(2), "to", 1, uint32Max),
         ...(epoch !== undefined && { epoch: asInteger(epoch, "epoch", 0, uint32Max) }),
+        ...(readFlag(fields, 4, "bare") && { bare: true }),
       };
     }
     case requestTypes.statement:
@@ -166,9 +180,15 @@ function readStatementRequest(fields: CborMap): WalletRequest {
   };
 }
 
+function readFlag(fields: CborMap, key: number, name: string): boolean {
+  const value = fields.get(key);
+  if (value !== undefined && value !== true) throw new WalletRefusal("malformed", `${name} is true or absent`);
+  return value === true;
+}
+
 function readSeal(fields: CborMap): SealRequest {
-  const relative = fields.get(6);
-  if (relative !== undefined && relative !== true) throw new WalletRefusal("malformed", "relative is true or absent");
+  const relative = readFlag(fields, 6, "relative");
+  const closes = readFlag(fields, 7, "closes");
   const slotS = asInteger(fields.get(3), "slot", 0, slotSecondsMax);
   const codes = asArray(fields.get(4), "codes", codesMax).map((code) => asInteger(code, "code", 1, codeMax));
   if (codes.length === 0 || codes.some((code, i) => i > 0 && code <= (codes[i - 1] as number)))
@@ -196,61 +216,8 @@ function readSeal(fields: CborMap): SealRequest {
     codes,
     rows,
     ...(relative && { relative }),
+    ...(closes && { closes }),
   };
-}
-
-/** An epoch before the running one, some of whose records no receipt has released. */
-export interface EarlierEpoch {
-  readonly epoch: number;
-  /** All of it up to here are released. */
-  readonly through: number;
-  /** The last sequence of it. */
-  readonly last: number;
-}
-const earlierEpochsMax = 16;
-
-/** How the device's key lies on the disk. */
-export const keyProtections = ["passphrase", "none"] as const;
-
-/**
- * How records leave the wallet, as its policy says: as they are, encrypted to a full node, or not at all, for want of a pinned
- * node to encrypt them to.
- */
-export const recordForms = ["plain", "encrypted", "withheld"] as const;
-export type RecordForm = (typeof recordForms)[number];
-
-export interface WalletHello {
-  readonly softwareId: string;
-  /** The key that signs now. */
-  readonly publicKey: Uint8Array;
-  /** The key of the device's name: the one it was enrolled with; another than `publicKey` once that was rotated. */
-  readonly nameKey: Uint8Array;
-  readonly epoch: number;
-  readonly nextSequence: number;
-  /** All sequences up to here are released by a verified receipt. */
-  readonly through: number;
-  readonly policyDigest: Uint8Array;
-  readonly clockState: number;
-  readonly generation: number;
-  /** Whether the process runs under Node's permission model, without a JIT, and as which user. */
-  readonly permission: boolean;
-  readonly jitless: boolean;
-  readonly uid: number;
-  readonly meters: readonly { readonly index: number; readonly slotS: number; readonly lastTimeS: number }[];
-  readonly sealEveryS: number;
-  readonly pinnedNodes: number;
-  readonly segments: number;
-  readonly segmentsInUse: number;
-  readonly pendingRows: number;
-  /** Oldest sequence of the running epoch that can still be read back. */
-  readonly firstSequence: number;
-  /** Oldest first. */
-  readonly earlierEpochs: readonly EarlierEpoch[];
-  readonly keyProtection: (typeof keyProtections)[number];
-  readonly retired: boolean;
-  /** Holes that the check of the ring has found since the start. */
-  readonly holes: number;
-  readonly recordForm: RecordForm;
 }
 
 export interface SealAnswer {
@@ -268,12 +235,19 @@ export interface SealAnswer {
 export interface ReadAnswer {
   /** [sequence, record] ascending; fewer than asked for where the answer would be too long or sequences were voided. */
   readonly records: readonly (readonly [sequence: number, record: Uint8Array])[];
+  /** Of a bare read: sequences whose records must not leave bare. */
+  readonly withheld?: readonly number[];
 }
 
 export interface ReleaseAnswer {
   readonly epoch: number;
+  /** All of the epoch up to here are released. */
   readonly through: number;
+  /** What the verified receipt says is stored of the epoch, released or not: [first, last]. */
+  readonly stored?: readonly (readonly [first: number, last: number])[];
 }
+/** `through`, the runs of a bitmap, or the ranges of a signed receipt. */
+const storedRunsMax = 64;
 
 export function encodeAnswer(id: number, fields: CborMap): Uint8Array {
   return encodeCbor([id, fields]);
@@ -293,82 +267,6 @@ export function decodeAnswer(bytes: Uint8Array): { id: number; fields: CborMap |
   const refusal = new WalletRefusal(reason as WalletRefusalReason);
   refusal.message = asText(items[2], "detail", 500);
   return { id, fields: refusal };
-}
-
-export function helloFields(hello: WalletHello): CborMap {
-  return new Map<number, CborValue>([
-    [1, walletProtocolVersion],
-    [2, hello.softwareId],
-    [3, hello.publicKey],
-    [4, hello.epoch],
-    [5, hello.nextSequence],
-    [6, hello.through],
-    [7, hello.policyDigest],
-    [8, hello.clockState],
-    [9, hello.generation],
-    [10, hello.permission],
-    [11, hello.jitless],
-    [12, hello.uid],
-    [13, hello.meters.map((meter) => [meter.index, meter.slotS, meter.lastTimeS])],
-    [14, hello.sealEveryS],
-    [15, hello.pinnedNodes],
-    [16, hello.segments],
-    [17, hello.segmentsInUse],
-    [18, hello.pendingRows],
-    [19, hello.firstSequence],
-    [20, hello.nameKey],
-    [21, hello.earlierEpochs.map(({ epoch, through, last }) => [epoch, through, last])],
-    [22, keyProtections.indexOf(hello.keyProtection)],
-    [23, hello.retired],
-    [24, hello.holes],
-    [25, recordForms.indexOf(hello.recordForm)],
-  ]);
-}
-
-export function readHello(fields: CborMap): WalletHello {
-  const integer = (key: number, max = uint32Max): number => asInteger(fields.get(key), `hello ${key}`, 0, max);
-  const version = integer(1);
-  if (version !== walletProtocolVersion) throw new Refusal("unsupported-version", `wallet protocol ${version}`);
-  return {
-    softwareId: asText(fields.get(2), "software id", 64),
-    publicKey: asBytes(fields.get(3), "public key", 32),
-    epoch: integer(4),
-    nextSequence: integer(5, uint32Max + 1),
-    through: integer(6),
-    policyDigest: asBytes(fields.get(7), "policy digest", 32),
-    clockState: integer(8, clockStateLetters.length - 1),
-    generation: integer(9),
-    permission: fields.get(10) === true,
-    jitless: fields.get(11) === true,
-    uid: integer(12),
-    meters: asArray(fields.get(13), "meters", metersMax).map((item) => {
-      const [index, slotS, lastTimeS] = asArray(item, "meter", 3);
-      return {
-        index: asInteger(index, "meter", 0, metersMax - 1),
-        slotS: asInteger(slotS, "slot", 0, slotSecondsMax),
-        lastTimeS: asInteger(lastTimeS, "last time", 0, uint32Max),
-      };
-    }),
-    sealEveryS: integer(14),
-    pinnedNodes: integer(15),
-    segments: integer(16),
-    segmentsInUse: integer(17),
-    pendingRows: integer(18),
-    firstSequence: integer(19, uint32Max + 1),
-    nameKey: asBytes(fields.get(20), "name's key", 32),
-    earlierEpochs: asArray(fields.get(21), "earlier epochs", earlierEpochsMax).map((item) => {
-      const [epoch, through, last] = asArray(item, "earlier epoch", 3);
-      return {
-        epoch: asInteger(epoch, "epoch", 0, uint32Max),
-        through: asInteger(through, "through", 0, uint32Max),
-        last: asInteger(last, "last", 0, uint32Max),
-      };
-    }),
-    keyProtection: keyProtections[integer(22, keyProtections.length - 1)] ?? "none",
-    retired: fields.get(23) === true,
-    holes: integer(24),
-    recordForm: recordForms[integer(25, recordForms.length - 1)] ?? "plain",
-  };
 }
 
 export function sealFields(answer: SealAnswer): CborMap {
@@ -397,7 +295,11 @@ export function readSealAnswer(fields: CborMap): SealAnswer {
 }
 
 export function readFields(answer: ReadAnswer): CborMap {
-  return new Map<number, CborValue>([[1, recordItems(answer.records)]]);
+  const { records, withheld = [] } = answer;
+  return new Map<number, CborValue>([
+    [1, recordItems(records)],
+    ...(withheld.length > 0 ? ([[2, [...withheld]]] as [number, CborValue][]) : []),
+  ]);
 }
 
 function recordItems(records: ReadAnswer["records"]): CborValue {
@@ -405,7 +307,13 @@ function recordItems(records: ReadAnswer["records"]): CborValue {
 }
 
 export function readReadAnswer(fields: CborMap): ReadAnswer {
-  return { records: readRecords(fields.get(1)) };
+  const withheld = fields.get(2);
+  return {
+    records: readRecords(fields.get(1)),
+    ...(withheld !== undefined && {
+      withheld: asArray(withheld, "withheld", readBytesMax).map((item) => asInteger(item, "sequence", 1, uint32Max)),
+    }),
+  };
 }
 
 function readRecords(items: CborValue | undefined): ReadAnswer["records"] {
@@ -419,13 +327,23 @@ export function releaseFields(answer: ReleaseAnswer): CborMap {
   return new Map<number, CborValue>([
     [1, answer.epoch],
     [2, answer.through],
+    ...(answer.stored && answer.stored.length > 0
+      ? ([[3, answer.stored.map(([first, last]) => [first, last])]] as const)
+      : []),
   ]);
 }
 
 export function readReleaseAnswer(fields: CborMap): ReleaseAnswer {
+  const stored = fields.get(3);
   return {
     epoch: asInteger(fields.get(1), "epoch", 0, uint32Max),
     through: asInteger(fields.get(2), "through", 0, uint32Max),
+    ...(stored !== undefined && {
+      stored: asArray(stored, "stored", storedRunsMax).map((item): [number, number] => {
+        const [first, last] = asArray(item, "run", 2);
+        return [asInteger(first, "first", 1, uint32Max), asInteger(last, "last", 1, uint32Max)];
+      }),
+    }),
   };
 }
 

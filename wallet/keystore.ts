@@ -13,7 +13,13 @@ import {
   randomBytes,
 } from "node:crypto";
 import { getPublicKey, hashes } from "@noble/ed25519";
-import { type AgreedCipher, agreedCipher, x25519PrivateKey, x25519Share } from "../platform/agreed-cipher.ts";
+import {
+  type AgreedCipher,
+  agreedCipher,
+  agreedMac,
+  x25519PrivateKey,
+  x25519Share,
+} from "../platform/agreed-cipher.ts";
 import { type CborMap, type CborValue, decodeCbor, encodeCbor, equalBytes } from "../protocol/deterministic-cbor.ts";
 import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -276,6 +282,8 @@ export interface DeviceKey {
   sign(message: Uint8Array): Uint8Array;
   /** The cipher that the owner of another share has too. `info` says what it is for. Throws UnusableShare. */
   agree(peerShare: Uint8Array, info: Uint8Array): AgreedCipher;
+  /** HMAC-SHA-256 under a key that the owner of another share has too. Throws UnusableShare. */
+  agreeMac(peerShare: Uint8Array, info: Uint8Array): (message: Uint8Array) => Uint8Array;
 }
 
 export function deviceKeyOf(seed: Uint8Array): DeviceKey {
@@ -290,18 +298,20 @@ export function retiredDeviceKey(publicKey: Uint8Array): DeviceKey {
     publicKey,
     share: x25519Share(privateKey),
     agree: (peerShare, info) => agreedCipher(privateKey, peerShare, info),
+    agreeMac: (peerShare, info) => agreedMac(privateKey, peerShare, info),
     sign: () => {
       throw new Error("a retired key signs nothing");
     },
   };
 }
 
-function agreementOf(seed: Uint8Array): Pick<DeviceKey, "share" | "agree"> {
+function agreementOf(seed: Uint8Array): Pick<DeviceKey, "share" | "agree" | "agreeMac"> {
   const secret = Buffer.from(hkdfSync("sha256", seed, new Uint8Array(0), "ecp/1 x25519", 32));
   const privateKey = x25519PrivateKey(secret);
   secret.fill(0);
   return {
     share: x25519Share(privateKey),
     agree: (peerShare, info) => agreedCipher(privateKey, peerShare, info),
+    agreeMac: (peerShare, info) => agreedMac(privateKey, peerShare, info),
   };
 }

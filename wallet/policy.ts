@@ -7,6 +7,7 @@ import { enrolmentBytesMax } from "../protocol/enrolment.ts";
 import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "../protocol/field.ts";
 import { metersMax, slotSecondsMax } from "../protocol/record.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import { type PlanTerms, plansListedMax, readPlanTerms } from "../protocol/wallet-hello.ts";
 
 export const policyVersion = 1;
 export const policyBytesMax = 65_536;
@@ -55,6 +56,8 @@ export interface WalletPolicy {
   readonly retentionDays: number;
   /** To whom records are encrypted on their way: to the first pinned node, to the one of this Ed25519 key, or to nobody. */
   readonly encryptTo: "nobody" | "first" | Uint8Array;
+  /** Uplink plans beside the full one, by their numbers: thinner rows, which may leave bare (for LoRaWAN), whatever `encryptTo` says. */
+  readonly plans: readonly PlanTerms[];
 }
 
 export const emptyPolicy: WalletPolicy = {
@@ -64,6 +67,7 @@ export const emptyPolicy: WalletPolicy = {
   whenFull: "refuse",
   retentionDays: 30,
   encryptTo: "nobody",
+  plans: [],
 };
 
 const whenFullNames = ["refuse", "drop_oldest"] as const;
@@ -91,6 +95,7 @@ export function encodePolicy(policy: WalletPolicy): Uint8Array {
       [5, whenFullNames.indexOf(policy.whenFull)],
       [6, policy.retentionDays],
       ...encryptionField(policy.encryptTo),
+      ...plansField(policy.plans),
     ]),
   );
   decodePolicy(bytes);
@@ -101,13 +106,17 @@ function encryptionField(encryptTo: WalletPolicy["encryptTo"]): [number, CborVal
   return encryptTo === "nobody" ? [] : [[7, encryptTo === "first" ? true : encryptTo]];
 }
 
+function plansField(plans: WalletPolicy["plans"]): [number, CborValue][] {
+  return plans.length === 0 ? [] : [[8, plans.map(({ plan, slotS, sealEveryS }) => [plan, slotS, sealEveryS])]];
+}
+
 /** Throws {@link Refusal}; unknown fields too: a policy that is only half understood is not obeyed. */
 export function decodePolicy(bytes: Uint8Array): WalletPolicy {
   const map = asMap(decodeCbor(bytes, policyBytesMax), "policy");
   const version = asInteger(map.get(1), "version", 0, uint32Max);
   if (version !== policyVersion) throw new Refusal("unsupported-version", `${version}`);
   for (const key of map.keys())
-    if (typeof key !== "number" || key < 1 || key > 7)
+    if (typeof key !== "number" || key < 1 || key > 8)
       throw new Refusal("bad-field", `policy field ${key} is not known`);
   const meters = asArray(map.get(2), "meters", metersMax).map((item) => {
     const fields = asArray(item, "meter", meterFields);
@@ -149,7 +158,15 @@ export function decodePolicy(bytes: Uint8Array): WalletPolicy {
     whenFull: whenFullNames[asInteger(map.get(5), "when_full", 0, 1)] ?? "refuse",
     retentionDays: asInteger(map.get(6), "retention", 0, 36_500),
     encryptTo: readEncryptTo(map.get(7)),
+    plans: readPlans(map.get(8)),
   };
+}
+
+function readPlans(value: CborValue | undefined): PlanTerms[] {
+  const plans = asArray(value ?? [], "plans", plansListedMax).map(readPlanTerms);
+  if (plans.some(({ plan }, i) => i > 0 && plan <= (plans[i - 1] as PlanTerms).plan))
+    throw new Refusal("bad-field", "plans ascend by their numbers, each once");
+  return plans;
 }
 
 function readEncryptTo(value: CborValue | undefined): WalletPolicy["encryptTo"] {

@@ -2,7 +2,8 @@
 import { UnusableShare } from "../platform/agreed-cipher.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
 import { encryptionInfo, encryptRecord } from "../protocol/encrypted-record.ts";
-import { type RecordForm, WalletRefusal } from "../protocol/wallet-message.ts";
+import type { RecordForm } from "../protocol/wallet-hello.ts";
+import { WalletRefusal } from "../protocol/wallet-message.ts";
 import type { DeviceKey } from "./keystore.ts";
 import type { PinnedNode, WalletPolicy } from "./policy.ts";
 

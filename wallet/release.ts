@@ -2,8 +2,20 @@
  * Receipts: what a full node's signature releases, and what it tells of a card that is older than the device's own past. The
  * agent only carries receipts: everything that they say is checked here.
  */
+import { timingSafeEqual } from "node:crypto";
+import { UnusableShare } from "../platform/agreed-cipher.ts";
 import { type Verify, verifyCose } from "../protocol/cose-sign1.ts";
 import { equalBytes } from "../protocol/deterministic-cbor.ts";
+import {
+  type DecodedLoraReceipt,
+  decodeLoraReceipt,
+  isLoraReceipt,
+  type LoraMac,
+  loraMacBytes,
+  loraReceiptInfo,
+  loraReceiptTypes,
+  storedSequences,
+} from "../protocol/lora-receipt.ts";
 import { kidOf } from "../protocol/public-key.ts";
 import { type DecodedReceipt, decodeReceipt, type Receipt, type ReceiptRange } from "../protocol/receipt.ts";
 import { decodeRecord } from "../protocol/record.ts";
@@ -12,6 +24,7 @@ import { type ReleaseAnswer, readBytesMax, WalletRefusal } from "../protocol/wal
 import type { Journal } from "./journal.ts";
 import type { JournalEpoch } from "./journal-epochs.ts";
 import { sha256 } from "./journal-segments.ts";
+import type { DeviceKey } from "./keystore.ts";
 import type { PinnedNode } from "./policy.ts";
 import { verifierOf } from "./verification.ts";
 
@@ -25,6 +38,8 @@ export interface Contradiction {
 export interface ReleaseOptions {
   readonly journal: Journal;
   readonly nodes: readonly PinnedNode[];
+  /** Agrees with the nodes on what their receipts over LoRaWAN are authenticated with. */
+  readonly key: Pick<DeviceKey, "share" | "agreeMac">;
   /** kid of the device's name. */
   readonly device: Uint8Array;
   /**
@@ -32,6 +47,16 @@ export interface ReleaseOptions {
    * what there is to say of it, for people.
    */
   readonly onContradiction: (contradiction: Contradiction) => string;
+}
+
+type StoredRun = readonly [first: number, last: number];
+
+/** A receipt whose signature or MAC holds. One over LoRaWAN has the first 8 bytes of digests. */
+interface VerifiedReceipt extends Pick<Receipt, "epoch" | "through" | "digest" | "ranges" | "kept"> {
+  /** What it says is stored in the chain, with a digest or without. */
+  readonly stored: readonly StoredRun[];
+  /** The highest sequence that is named without a digest. */
+  readonly highest?: number;
 }
 
 /** Places whose digest was compared; a receipt has 17 of them at most. */
@@ -42,6 +67,8 @@ export class Releases {
   /** Digests of sealed records that receipts have named rightly, by epoch and sequence. What is sealed never changes. */
   readonly #compared = new Map<string, Uint8Array>();
   readonly #nodes: readonly { readonly kid: Uint8Array; readonly publicKey: Uint8Array; readonly verify: Verify }[];
+  /** Of each node whose share can be agreed with; made when the first receipt over LoRaWAN comes. */
+  #macs: readonly LoraMac[] | undefined;
 
   constructor(options: ReleaseOptions) {
     this.#options = options;
@@ -52,48 +79,85 @@ export class Releases {
 
   /** Releases what a receipt says is stored. Throws {@link WalletRefusal}. */
   release(bytes: Uint8Array): ReleaseAnswer {
-    const { journal, device } = this.#options;
-    const { content } = this.#verified(bytes);
-    if (!equalBytes(content.device, device)) throw new WalletRefusal("receipt-other-device");
+    const { journal } = this.#options;
+    const content = isLoraReceipt(bytes) ? this.#verifiedLora(bytes) : this.#verifiedSigned(bytes);
     const epoch = journal.epochs.find((item) => item.epoch === content.epoch);
     if (!epoch) throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
-    const kept = this.#releaseKept(content, bytes);
+    let stored = this.#releaseKept(content, bytes);
     try {
       this.#releaseThrough(content, epoch, bytes);
+      stored = [...content.stored, ...stored];
     } catch (error) {
       // Of an epoch that was contradicted the node cannot say more than that it keeps these records.
-      if (!(error instanceof WalletRefusal && kept)) throw error;
+      if (!(error instanceof WalletRefusal && stored.length > 0)) throw error;
     }
     const after = journal.epochs.find((item) => item.epoch === content.epoch);
-    return { epoch: content.epoch, through: after?.through ?? epoch.last };
+    return { epoch: content.epoch, through: after?.through ?? epoch.last, stored };
   }
 
-  /** Runs of an earlier epoch that the node keeps, be it as evidence: they are not lost. Tells whether there were any. */
-  #releaseKept(content: Receipt, bytes: Uint8Array): boolean {
+  /** Runs of an earlier epoch that the node keeps, be it as evidence: they are not lost. Gives them. */
+  #releaseKept(content: VerifiedReceipt, bytes: Uint8Array): StoredRun[] {
     const { journal } = this.#options;
-    if (content.epoch === journal.epoch) return false;
+    if (content.epoch === journal.epoch) return [];
     const runs = (content.kept ?? []).filter(({ last, digest }) => {
       const record = this.#record(content.epoch, last);
       // Each record names the one before, so the digest of the last speaks for the whole run.
       return record !== undefined && equalBytes(decodeRecord(record, sha256).digest, digest);
     });
     for (const { first, last } of runs) journal.releaseRun(content.epoch, first, last, bytes);
-    return runs.length > 0;
+    return runs.map(({ first, last }) => [first, last]);
   }
 
-  #releaseThrough(content: Receipt, epoch: JournalEpoch, bytes: Uint8Array): void {
+  #releaseThrough(content: VerifiedReceipt, epoch: JournalEpoch, bytes: Uint8Array): void {
     const { journal } = this.#options;
-    const { through, digest, ranges } = content;
+    const { through, digest, ranges, highest = 0 } = content;
     const last = epoch.epoch === journal.epoch ? journal.nextSequence - 1 : epoch.last;
     const newest = ranges.at(-1) ?? (digest && { last: through, digest });
     if (newest && newest.last > last) {
       const said = this.#contradicted(epoch, newest);
       throw new WalletRefusal("receipt-beyond-sealed", `${newest.last}, sealed up to ${last}${said}`);
     }
+    if (highest > last) throw new WalletRefusal("receipt-beyond-sealed", `${highest}, sealed up to ${last}`);
     for (const range of ranges) this.#checkDigest(epoch, range);
     if (digest && through > epoch.through) {
       this.#checkDigest(epoch, { last: through, digest });
       journal.release(through, bytes, epoch.epoch);
+    }
+  }
+
+  #verifiedSigned(bytes: Uint8Array): VerifiedReceipt {
+    const { content } = this.#verified(bytes);
+    if (!equalBytes(content.device, this.#options.device)) throw new WalletRefusal("receipt-other-device");
+    return { ...content, stored: storedRuns(content) };
+  }
+
+  /** Whose MAC holds was made by a pinned node for this very key of this device: nobody else has the secret. */
+  #verifiedLora(bytes: Uint8Array): VerifiedReceipt {
+    let receipt: DecodedLoraReceipt;
+    try {
+      receipt = decodeLoraReceipt(bytes);
+    } catch (error) {
+      if (error instanceof Refusal) throw new WalletRefusal("receipt-invalid", error.message);
+      throw error;
+    }
+    const { type, epoch, sequence, digest, signed, mac } = receipt;
+    this.#macs ??= this.#options.nodes.flatMap((node) => this.#macOf(node));
+    if (!this.#macs.some((make) => timingSafeEqual(make(signed).subarray(0, loraMacBytes), mac)))
+      throw new WalletRefusal("receipt-invalid", "its MAC is of no pinned node's and this key's");
+    const isThrough = type === loraReceiptTypes.stored;
+    const stored = storedSequences(receipt);
+    if (!isThrough) return { epoch, through: 0, ranges: [{ first: sequence, last: sequence, digest }], stored };
+    const [, highest = 0] = stored.at(-1) ?? [];
+    return { epoch, through: sequence, ranges: [], ...(sequence > 0 && { digest }), stored, highest };
+  }
+
+  #macOf({ share }: PinnedNode): LoraMac[] {
+    const { key } = this.#options;
+    try {
+      return [key.agreeMac(share, loraReceiptInfo(key.share, share))];
+    } catch (error) {
+      if (error instanceof UnusableShare) return [];
+      throw error;
     }
   }
 
@@ -126,7 +190,7 @@ export class Releases {
     // Of the newest record, which receipts name while little waits, the journal has the digest at hand.
     const isNewest = epoch.epoch === journal.epoch && place.last === journal.nextSequence - 1;
     const digest = isNewest ? journal.lastDigest : decodeRecord(record, sha256).digest;
-    if (equalBytes(digest, place.digest)) {
+    if (equalBytes(digest.subarray(0, place.digest.length), place.digest)) {
       for (const oldest of this.#compared.keys()) if (this.#compared.size >= comparedMax) this.#compared.delete(oldest);
       this.#compared.set(name, place.digest);
       return;
@@ -143,4 +207,10 @@ export class Releases {
   #record(epoch: number, sequence: number): Uint8Array | undefined {
     return this.#options.journal.records(sequence, sequence, readBytesMax, epoch)[0]?.[1];
   }
+}
+
+/** What a signed receipt says is stored in the chain, ascending. */
+function storedRuns({ through, ranges }: Receipt): StoredRun[] {
+  const runs = ranges.map(({ first, last }): StoredRun => [first, last]);
+  return through > 0 ? [[1, through], ...runs] : runs;
 }

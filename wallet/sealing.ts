@@ -6,10 +6,11 @@ import type { Clock } from "../platform/clock.ts";
 import { uint32Max } from "../protocol/field.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { eventCodes, type RecordEvent, type Row, rowsMax } from "../protocol/record.ts";
+import type { PlanTerms } from "../protocol/wallet-hello.ts";
 import { type SealAnswer, type SealRequest, sealRowsMax, WalletRefusal } from "../protocol/wallet-message.ts";
 import { ClockState } from "./clock-state.ts";
 import type { Journal } from "./journal.ts";
-import { type PendingRow, plansMax } from "./journal-body.ts";
+import type { PendingRow } from "./journal-body.ts";
 import type { KnownRow } from "./journal-rows.ts";
 import type { DeviceKey } from "./keystore.ts";
 import type { PolicyMeter, WalletPolicy } from "./policy.ts";
@@ -18,7 +19,10 @@ import { SealingGenerations } from "./sealing-generations.ts";
 import { Plausibility } from "./sealing-plausibility.ts";
 import { batchesOf, contiguous, equal, inRecords } from "./sealing-rows.ts";
 
-/** Rows of slots of a minute and more wait in the journal for their batch; shorter ones come as a batch from the agent. */
+/**
+ * Rows of slots of a minute and more wait in the journal for their batch; shorter ones come as a batch from the agent. Of plans
+ * that the policy lists all wait, since their batches are the wallet's.
+ */
 const pendingSlotSecondsMin = 60;
 /** Rows that may come at once, after which the rate counts: what an agent holds back while the wallet restarts, twice. */
 const burstRows = 2 * sealRowsMax;
@@ -38,6 +42,7 @@ export interface SealerOptions {
 export class Sealer {
   readonly #options: SealerOptions;
   readonly #meters: ReadonlyMap<number, PolicyMeter>;
+  readonly #plans: ReadonlyMap<number, PlanTerms>;
   readonly #clockState: ClockState;
   readonly #chain: SealingChain;
   readonly #generations: SealingGenerations;
@@ -50,7 +55,12 @@ export class Sealer {
     const { journal, policy, clock, bootId, timeMarks } = options;
     this.#options = options;
     this.#meters = new Map(policy.meters.map((meter) => [meter.index, meter]));
-    const newestS = Math.max(0, ...policy.meters.map(({ index }) => journal.lastRow(index, 0)?.timeS ?? 0));
+    this.#plans = new Map(policy.plans.map((terms) => [terms.plan, terms]));
+    const plans = [0, ...this.#plans.keys()];
+    const newestS = Math.max(
+      ...policy.meters.flatMap(({ index }) => plans.map((plan) => journal.lastRow(index, plan)?.timeS ?? 0)),
+      0,
+    );
     this.#clockState = new ClockState({ clock, newestS, ...(timeMarks !== undefined && { root: timeMarks }) });
     const dropOldest = policy.whenFull === "drop_oldest";
     this.#chain = new SealingChain({ ...options, clockState: this.#clockState, dropOldest });
@@ -151,10 +161,9 @@ export class Sealer {
     const { journal } = this.#options;
     const meter = this.#meters.get(request.meter);
     if (!meter) throw new WalletRefusal("unknown-meter", `${request.meter}`);
-    if (meter.slotS !== request.slotS)
-      throw new WalletRefusal("slot-mismatch", `${request.slotS} s instead of ${meter.slotS} s`);
-    if (request.plan >= plansMax)
-      throw new WalletRefusal("malformed", `plan ${request.plan}; this wallet keeps plans 0 to ${plansMax - 1} apart`);
+    const terms = this.#termsOf(meter, request.plan);
+    if (terms.slotS !== request.slotS)
+      throw new WalletRefusal("slot-mismatch", `${request.slotS} s instead of ${terms.slotS} s`);
     this.#look();
     this.#generations.sealStep();
     this.#chain.flush();
@@ -164,12 +173,30 @@ export class Sealer {
       const allowed = this.#allowedRows(meter);
       if (fresh.length > allowed)
         throw new WalletRefusal("rate-exceeded", `meter ${meter.index}: ${meter.rowsPerMinute} rows a minute`);
-      for (const run of contiguous(fresh, request.slotS)) this.#sealRun(meter, request, run);
+      for (const run of contiguous(fresh, request.slotS)) this.#sealRun(meter, terms, request, run);
       // Only what was sealed counts: a full ring must not use up the rate of the readings that wait for it.
       this.#rates.set(meter.index, { rows: allowed - fresh.length, atMs: this.#options.clock.monotonicMs() });
       if (journal.pendingRowsInTheWay) this.#chain.append(this.#chain.closePending());
     }
-    return this.#answer(request.rows.map((row, index) => known[index] ?? this.#known(request, row)));
+    if (request.closes) this.#close(request);
+    const isFinal = (row: KnownRow | undefined): boolean => row !== undefined && row.sequence > 0;
+    return this.#answer(
+      request.rows.map((row, index) => (isFinal(known[index]) ? known[index] : this.#known(request, row))),
+    );
+  }
+
+  /** How the rows of a plan are sealed. Throws {@link WalletRefusal} `unknown-plan`. */
+  #termsOf({ slotS }: PolicyMeter, plan: number): PlanTerms {
+    const { policy } = this.#options;
+    const terms = plan === 0 ? { plan, slotS, sealEveryS: policy.sealEveryS } : this.#plans.get(plan);
+    if (!terms) throw new WalletRefusal("unknown-plan", `${plan}`);
+    return terms;
+  }
+
+  /** Signs what waits of a meter and plan. */
+  #close({ meter, plan }: SealRequest): void {
+    const { pendingRows } = this.#options.journal;
+    this.#chain.append(batchesOf(pendingRows.filter((row) => row.meter === meter && row.plan === plan)));
   }
 
   #answer(known: readonly (KnownRow | undefined)[]): SealAnswer {
@@ -205,8 +232,7 @@ export class Sealer {
     return Math.min(burstRows, rate.rows + ((nowMs - rate.atMs) / 60_000) * meter.rowsPerMinute);
   }
 
-  #sealRun(meter: PolicyMeter, request: SealRequest, given: readonly Row[]): void {
-    const { policy } = this.#options;
+  #sealRun(meter: PolicyMeter, { sealEveryS }: PlanTerms, request: SealRequest, given: readonly Row[]): void {
     const { plan, slotS, codes, relative } = request;
     const { generation, contents: before } = this.#generations.begin(request, given[0] as Row);
     const contents: NewContent[] = [...before];
@@ -217,24 +243,24 @@ export class Sealer {
     if (judged && judged.events.length > 0) contents.push({ kind: "event", events: judged.events });
     const rows = judged?.rows ?? timely;
     const base = { meter: meter.index, plan, slotS, codes, clockState, generation };
-    if (slotS < pendingSlotSecondsMin || policy.sealEveryS <= slotS) {
-      for (const part of inRecords(rows, codes.length, policy.sealEveryS === 0 ? 1 : rowsMax))
+    if ((plan === 0 && slotS < pendingSlotSecondsMin) || sealEveryS <= slotS) {
+      for (const part of inRecords(rows, codes.length, sealEveryS === 0 ? 1 : rowsMax))
         contents.push({ kind: "reading", ...base, rows: part });
       this.#chain.append(contents);
     } else {
       // Batches longer than a slot: rows are journaled at once, and signed when their window closes.
       if (contents.length > 0) this.#chain.append(contents);
-      for (const row of rows) this.#sealOrHold({ ...base, row });
+      for (const row of rows) this.#sealOrHold({ ...base, row }, sealEveryS);
     }
     judged?.keep();
     this.#generations.sealed(request, rows);
   }
 
-  #sealOrHold(row: PendingRow): void {
-    const { journal, policy } = this.#options;
+  #sealOrHold(row: PendingRow, sealEveryS: number): void {
+    const { journal } = this.#options;
     const mine = journal.pendingRows.filter((other) => other.meter === row.meter && other.plan === row.plan);
     const previous = mine.at(-1);
-    const window = (item: PendingRow): number => Math.ceil(item.row.timeS / policy.sealEveryS);
+    const window = (item: PendingRow): number => Math.ceil(item.row.timeS / sealEveryS);
     const joins =
       previous !== undefined &&
       window(previous) === window(row) &&
@@ -245,7 +271,7 @@ export class Sealer {
       previous.generation === row.generation &&
       equal(previous.codes, row.codes);
     const contents = joins || mine.length === 0 ? [] : batchesOf(mine);
-    const closes = row.row.timeS % policy.sealEveryS === 0;
+    const closes = row.row.timeS % sealEveryS === 0;
     if (!closes) {
       this.#chain.append(contents, [row]);
       return;

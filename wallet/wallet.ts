@@ -9,21 +9,24 @@ import { kidOf } from "../protocol/public-key.ts";
 import { encodeReadAnswer } from "../protocol/read-answer.ts";
 import { epochReasons, eventCodes, type RecordEvent } from "../protocol/record.ts";
 import { signStatement } from "../protocol/statement.ts";
+import { helloFields, type WalletHello } from "../protocol/wallet-hello.ts";
 import {
   decodeWalletRequest,
   encodeAnswer,
   encodeRefusal,
   enrolFields,
-  helloFields,
+  type ReadAnswer,
+  type ReadRequest,
   readBytesMax,
+  readFields,
   releaseFields,
   type SealAnswer,
   sealFields,
   statementFields,
-  type WalletHello,
   WalletRefusal,
   type WalletRequest,
 } from "../protocol/wallet-message.ts";
+import { bareRecords } from "./bare-reading.ts";
 import { timeOf } from "./clock-state.ts";
 import type { Journal } from "./journal.ts";
 import { epochsMax } from "./journal-epochs.ts";
@@ -108,7 +111,7 @@ export class Wallet {
     const sealing = { journal, policy, key, kid: this.#kid, clock, bootId: new Uint8Array(bootId) };
     this.#sealer = new Sealer({ ...sealing, ...(timeMarks !== undefined && { timeMarks }) });
     const onContradiction = (contradiction: Contradiction): string => this.#contradicted(contradiction);
-    this.#releases = new Releases({ journal, nodes: policy.nodes, device: this.#device, onContradiction });
+    this.#releases = new Releases({ journal, key, nodes: policy.nodes, device: this.#device, onContradiction });
     if (!options.retired) this.#sealer.begin(this.#startEvents());
     this.#check = journal.check();
   }
@@ -183,6 +186,7 @@ export class Wallet {
     const { id, request } = decodeWalletRequest(message);
     try {
       if (request instanceof WalletRefusal) throw request;
+      if (request.type === "read" && request.bare) return encodeAnswer(id, readFields(this.#readBare(request)));
       if (request.type === "read") return encodeReadAnswer(id, { records: this.#read(request) });
       return encodeAnswer(id, this.#fields(request));
     } catch (error) {
@@ -220,7 +224,7 @@ export class Wallet {
   }
 
   /** As many as fit into one answer in the form in which they leave. */
-  #read({ from, to, epoch }: WalletRequest & { type: "read" }): [number, Uint8Array][] {
+  #read({ from, to, epoch }: ReadRequest): [number, Uint8Array][] {
     const { form, seal } = this.#encryption;
     if (form === "plain") return this.#options.journal.records(from, to, readBytesMax, epoch);
     const records: [number, Uint8Array][] = [];
@@ -232,6 +236,13 @@ export class Wallet {
       records.push([sequence, encrypted]);
     }
     return records;
+  }
+
+  #readBare({ from, to, epoch }: ReadRequest): ReadAnswer {
+    const { journal, policy } = this.#options;
+    return bareRecords(journal.records(from, to, readBytesMax, epoch), {
+      ...{ journal, policy, isPlain: this.#encryption.form === "plain" },
+    });
   }
 
   hello(): WalletHello {
@@ -261,13 +272,18 @@ export class Wallet {
       retired: retired ?? false,
       holes: this.#holes,
       recordForm: this.#encryption.form,
+      plans: policy.plans,
     };
   }
 
-  /** End of the newest row of a meter's full plan, in the running generation; 0 where there is none. */
+  /**
+   * End of the newest row of a meter's full plan, or of the first one listed where the full one was never sealed, in the running
+   * generation; 0 where there is none.
+   */
   #lastTimeS(meter: number): number {
-    const { journal } = this.#options;
-    const last = journal.lastRow(meter, 0);
+    const { journal, policy } = this.#options;
+    const thin = policy.plans.map(({ plan }) => journal.lastRow(meter, plan));
+    const last = journal.lastRow(meter, 0) ?? thin.find((row) => row !== undefined);
     return last?.generation === journal.generation ? last.timeS : 0;
   }
 

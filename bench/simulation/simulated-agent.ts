@@ -6,12 +6,12 @@ import { type EpochForwarder, EpochForwarders } from "../../agent/epoch-forwarde
 import { PublishQueue } from "../../agent/publish-queue.ts";
 import { decodeReceipt } from "../../protocol/receipt.ts";
 import type { Row } from "../../protocol/record.ts";
+import type { WalletHello } from "../../protocol/wallet-hello.ts";
 import {
   readReadAnswer,
   readReleaseAnswer,
   readSealAnswer,
   sealRowsMax,
-  type WalletHello,
   WalletRefusal,
 } from "../../protocol/wallet-message.ts";
 import type { FaultPlan, PlantedBug } from "./fault-plan.ts";

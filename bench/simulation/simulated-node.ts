@@ -11,6 +11,7 @@ import { enrolDevice, Registry } from "../../fullnode/registry.ts";
 import type { BatchScope, Store, StoreTransaction } from "../../fullnode/store.ts";
 import { openSqliteStore, type SqliteStore } from "../../fullnode/store-sqlite.ts";
 import { createLog } from "../../platform/log.ts";
+import { loraReceiptInfo } from "../../protocol/lora-receipt.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { didKeyOf, kidOf } from "../../protocol/public-key.ts";
 import { nodeKey, sha256 } from "../../test/vectors/signature-suite.ts";
@@ -56,9 +57,10 @@ export class SimulatedNode {
   constructor(parts: NodeParts) {
     this.#parts = parts;
     const signing = nodeKey(parts.world.random.bytes(32));
-    const { share, agree } = deviceKeyOf(parts.world.random.bytes(32));
+    const { share, agree, agreeMac } = deviceKeyOf(parts.world.random.bytes(32));
     const { publicKey, sign } = signing;
-    this.keys = { publicKey, did: didKeyOf(publicKey), kid: kidOf(publicKey, sha256), share, sign, agree };
+    const loraMac = (peerShare: Uint8Array) => agreeMac(peerShare, loraReceiptInfo(peerShare, share));
+    this.keys = { publicKey, did: didKeyOf(publicKey), kid: kidOf(publicKey, sha256), share, sign, agree, loraMac };
     this.folder = mkdtempSync(path.join(parts.parent, "store-"));
     copyFileSync(parts.emptyStore, path.join(this.folder, "node.db"));
   }

@@ -2,14 +2,8 @@
 
 import { kidOf, multibaseOf } from "../../protocol/public-key.ts";
 import { decodeRecord } from "../../protocol/record.ts";
-import {
-  decodeAnswer,
-  encodeWalletRequest,
-  readHello,
-  type WalletHello,
-  WalletRefusal,
-  type WalletRequest,
-} from "../../protocol/wallet-message.ts";
+import { readHello, type WalletHello } from "../../protocol/wallet-hello.ts";
+import { decodeAnswer, encodeWalletRequest, WalletRefusal, type WalletRequest } from "../../protocol/wallet-message.ts";
 import { nodeKey } from "../../test/vectors/signature-suite.ts";
 import { Journal } from "../../wallet/journal.ts";
 import { writeFirstCommit } from "../../wallet/journal-creation.ts";

@@ -362,5 +362,12 @@ function policyOf({ meters, slotS, sealEveryS, whenFull, encrypted }: FaultPlan)
     installationReason: "",
   });
   const all = Array.from({ length: meters }, (_, index) => meter(index));
-  return { ...emptyPolicy, meters: all, sealEveryS, whenFull, encryptTo: encrypted ? "first" : "nobody" };
+  return {
+    ...emptyPolicy,
+    meters: all,
+    sealEveryS,
+    whenFull,
+    encryptTo: encrypted ? "first" : "nobody",
+    plans: [{ plan: 1, slotS, sealEveryS }],
+  };
 }

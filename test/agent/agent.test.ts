@@ -8,8 +8,8 @@ import { digestBytes, kidBytes } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";
 import { multibaseOf } from "../../protocol/public-key.ts";
 import { decodeReceipt, signReceipt } from "../../protocol/receipt.ts";
+import { helloFields } from "../../protocol/wallet-hello.ts";
 import {
-  helloFields,
   readFields,
   releaseFields,
   sealFields,

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import type { AgentStatus } from "../../agent/agent.ts";
 import { AgentWatch, agentAlarmRules, agentLookEveryMs, growthWindowMs, withheldAfterMs } from "../../agent/alarms.ts";
-import type { WalletHello } from "../../protocol/wallet-message.ts";
+import type { WalletHello } from "../../protocol/wallet-hello.ts";
 import { randomOfRun } from "../protocol/seeded-random.ts";
 
 const minuteMs = 60_000;

@@ -2,12 +2,11 @@
 import { createServer, type Server, type Socket } from "node:net";
 import { FrameParser, frameOf } from "../../platform/framed-channel.ts";
 import type { CborMap } from "../../protocol/deterministic-cbor.ts";
+import { helloFields, type WalletHello } from "../../protocol/wallet-hello.ts";
 import {
   decodeWalletRequest,
   encodeAnswer,
   encodeRefusal,
-  helloFields,
-  type WalletHello,
   WalletRefusal,
   type WalletRequest,
 } from "../../protocol/wallet-message.ts";
@@ -42,6 +41,7 @@ export const sampleHello: WalletHello = {
   retired: false,
   holes: 0,
   recordForm: "plain",
+  plans: [],
 };
 
 /** What to do with a request: fields, a refusal, or whatever the function does with the socket itself. */

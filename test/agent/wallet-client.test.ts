@@ -3,7 +3,8 @@ import { type TestContext, test } from "node:test";
 import { WalletClient, WalletUnavailable } from "../../agent/wallet-client.ts";
 import { frameOf } from "../../platform/framed-channel.ts";
 import { encodeCbor } from "../../protocol/deterministic-cbor.ts";
-import { encodeAnswer, helloFields, sealFields, WalletRefusal } from "../../protocol/wallet-message.ts";
+import { helloFields } from "../../protocol/wallet-hello.ts";
+import { encodeAnswer, sealFields, WalletRefusal } from "../../protocol/wallet-message.ts";
 import { type Reply, ScriptedWallet, sampleHello } from "./scripted-wallet.ts";
 import { socketPath } from "./socket-folder.ts";
 

@@ -4,7 +4,7 @@ import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { readHubFile } from "../../cli/hub-configuration.ts";
-import { helloFields } from "../../protocol/wallet-message.ts";
+import { helloFields } from "../../protocol/wallet-hello.ts";
 import { ScriptedWallet, sampleHello } from "../agent/scripted-wallet.ts";
 import { freePort, Scene } from "../system/scene-fixture.ts";
 

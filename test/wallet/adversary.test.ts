@@ -21,6 +21,11 @@ const meters = [
   meterOf({ index: 7, slotS: 0 }),
 ];
 
+const plans = [
+  { plan: 1, slotS: 900, sealEveryS: 3_600 },
+  { plan: 3, slotS: 60, sealEveryS: 0 },
+];
+
 function asked(wallet: WalletFixture, message: Uint8Array): WalletRefusalReason | "answered" {
   const { fields } = decodeAnswer(wallet.wallet.answer(message));
   return fields instanceof WalletRefusal ? fields.reason : "answered";
@@ -78,7 +83,9 @@ function anyValue(random: SeededRandom, depth = 0): CborValue {
 /** A request that is nearly right, with one thing or the other changed. */
 function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
   const meter = random.pick([0, 0, 3, 7, 9]);
-  const slotS = random.chance(90) ? (meters.find(({ index }) => index === meter)?.slotS ?? 1) : random.pick(edges);
+  const plan = random.chance(80) ? 0 : random.chance(80) ? random.integer(0, 3) : random.pick(edges);
+  const ofPlan = plans.find((terms) => terms.plan === plan) ?? meters.find(({ index }) => index === meter);
+  const slotS = random.chance(90) ? (ofPlan?.slotS ?? 1) : random.pick(edges);
   const codes = random.chance(80) ? [2, 4] : [random.integer(1, 70_000)];
   const timeS = startS + (random.chance(50) ? random.integer(0, 3_000) : 60 * random.integer(0, 50));
   const rows = Array.from({ length: random.chance(70) ? 1 : random.integer(0, 62) }, (_, i): CborValue[] => [
@@ -86,7 +93,6 @@ function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
     random.chance(90) ? 0 : random.integer(0, 13),
     codes.map(() => (random.chance(95) ? random.integer(0, 5) : random.pick(edges))),
   ]);
-  const plan = random.chance(90) ? random.integer(0, 3) : random.pick(edges);
   const fields = new Map<number, CborValue>([
     [1, meter],
     [2, plan],
@@ -94,6 +100,7 @@ function nearlyRight(wallet: WalletFixture, random: SeededRandom): Uint8Array {
     [4, codes],
     [5, rows],
     ...(random.chance(5) ? ([[6, random.chance(90) ? true : anyValue(random)]] as const) : []),
+    ...(random.chance(10) ? ([[7, random.chance(90) ? true : anyValue(random)]] as const) : []),
   ]);
   const node = random.chance(50) ? wallet.node : new NodeFixture("forger");
   const receipt = node.receipt({
@@ -145,8 +152,8 @@ function checkPolicy(wallet: WalletFixture): number {
     const { content } = decodeRecord(bytes, sha256);
     if (content.kind !== "reading") continue;
     const meter = meters.find(({ index }) => index === content.meter);
-    assert.equal(meter?.slotS, content.slotS);
-    assert.ok(content.plan < 4);
+    const slotS = content.plan === 0 ? meter?.slotS : plans.find(({ plan }) => plan === content.plan)?.slotS;
+    assert.equal(slotS, content.slotS, `plan ${content.plan}`);
     rows += content.rows.length;
     for (const { timeS, status, values } of content.rows) {
       for (const [i, value] of values.entries()) {
@@ -165,7 +172,7 @@ function checkPolicy(wallet: WalletFixture): number {
 
 test("20,000 seeded requests: nothing is sealed against the policy, nothing crashes, each refusal has its reason", (t) => {
   const random = randomOfRun();
-  const wallet = new WalletFixture(t, { policy: { meters, sealEveryS: 600 }, segments: 64, segmentBlocks: 64 });
+  const wallet = new WalletFixture(t, { policy: { meters, plans, sealEveryS: 600 }, segments: 64, segmentBlocks: 64 });
   wallet.clock.set(startS + 3_600);
   const counts = new Map<string, number>();
   for (let i = 0; i < 20_000; i++) {
@@ -201,6 +208,7 @@ const provocations: Record<WalletRefusalReason, (t: TestContext, wallet: WalletF
   "unknown-request": () => encodeCbor([7, 1, new Map()]),
   "unknown-field": () => encodeCbor([1, 1, new Map([[1, 1]])]),
   "unknown-meter": () => sealOf({ meter: 1 }),
+  "unknown-plan": () => sealOf({ plan: 2 }),
   "slot-mismatch": () => sealOf({ slotS: 60 }),
   "row-conflict": (_t, wallet) => {
     wallet.seal([rowAt(startS)]);

@@ -4,14 +4,13 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { type CborValue, decodeCbor, encodeCbor } from "../../protocol/deterministic-cbor.ts";
+import { helloFields, walletProtocolVersion } from "../../protocol/wallet-hello.ts";
 import {
   decodeWalletRequest,
-  helloFields,
   readBytesMax,
   sealRowsMax,
   WalletRefusal,
   walletMessageBytesMax,
-  walletProtocolVersion,
   walletRefusals,
   walletRequestNames,
 } from "../../protocol/wallet-message.ts";

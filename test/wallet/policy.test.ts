@@ -21,6 +21,10 @@ const policy: WalletPolicy = {
   whenFull: "drop_oldest",
   retentionDays: 90,
   encryptTo: new Uint8Array(32).fill(1),
+  plans: [
+    { plan: 1, slotS: 900, sealEveryS: 86_400 },
+    { plan: 3, slotS: 60, sealEveryS: 0 },
+  ],
 };
 
 test("a policy comes back as it was written", () => {
@@ -40,7 +44,28 @@ test("a policy that is not understood whole is not obeyed", () => {
   };
   const meter = [0, "house", "sdm630", 60, 0, 60, 1_000, 0, ""];
   const cases: [string, Uint8Array][] = [
-    ["an unknown field", changed(8, 0)],
+    ["an unknown field", changed(9, 0)],
+    ["plans that are no list", changed(8, 0)],
+    ["a plan with a field too few", changed(8, [[1, 900]])],
+    ["a plan with a field too many", changed(8, [[1, 900, 3_600, 0]])],
+    ["the full plan among the others", changed(8, [[0, 900, 3_600]])],
+    ["a plan beyond the last", changed(8, [[4, 900, 3_600]])],
+    ["a plan of snapshots", changed(8, [[1, 0, 3_600]])],
+    ["batches longer than a day", changed(8, [[1, 900, 86_401]])],
+    [
+      "a plan twice",
+      changed(8, [
+        [1, 900, 3_600],
+        [1, 900, 3_600],
+      ]),
+    ],
+    [
+      "plans that descend",
+      changed(8, [
+        [2, 900, 3_600],
+        [1, 900, 3_600],
+      ]),
+    ],
     ["encryption to what is no key", changed(7, 1)],
     ["encryption to a key that is too short", changed(7, new Uint8Array(31))],
     ["a field below the first", changed(0, 0)],

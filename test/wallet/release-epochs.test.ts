@@ -159,16 +159,16 @@ test("runs that the node keeps release the contradicted epoch, and only where th
   assert.deepEqual(wallet.hello().earlierEpochs, [{ epoch, through: 0, last: 7 }]);
   assert.deepEqual(
     release(wallet, { ...stored, kept: [run(5, 7)] }),
-    { epoch, through: 0 },
+    { epoch, through: 0, stored: [[5, 7]] },
     "waits for what is before it",
   );
-  assert.deepEqual(release(wallet, { ...stored, kept: [run(1, 4)] }), { epoch, through: 7 });
+  assert.deepEqual(release(wallet, { ...stored, kept: [run(1, 4)] }), { epoch, through: 7, stored: [[1, 4]] });
   assert.deepEqual(wallet.hello().earlierEpochs, []);
   const of = { epoch: running, through: 2, digest: digestIn(wallet, running, 2) };
-  assert.deepEqual(release(wallet, of), { epoch: running, through: 2 });
+  assert.deepEqual(release(wallet, of), { epoch: running, through: 2, stored: [[1, 2]] });
   // A run of the running epoch says nothing: there the chain is the node's own.
   const kept = [{ first: 1, last: 3, digest: digestIn(wallet, running, 3) }];
-  assert.deepEqual(release(wallet, { ...of, kept }), { epoch: running, through: 2 });
+  assert.deepEqual(release(wallet, { ...of, kept }), { epoch: running, through: 2, stored: [[1, 2]] });
 });
 
 test("a full ring that may drop overwrites the oldest, and says which sequences went; control: one that may not refuses", (t) => {

@@ -253,7 +253,9 @@ test("a row that names a time before its reference is held against what has pass
 });
 
 test("a plan that begins is held against what the others have of the same registers", (t) => {
-  const wallet = minutes(t, { powerMaxW: 6_000, resolutionWh: 10 });
+  const meters = [meterOf({ slotS: 60, powerMaxW: 6_000, resolutionWh: 10 })];
+  const plans = [1, 2].map((plan) => ({ plan, slotS: 60, sealEveryS: 0 }));
+  const wallet = new WalletFixture(t, { policy: { meters, plans } });
   sealStands(wallet, [1_000]);
   const thin = (minute: number, stand: number, plan: number): unknown =>
     wallet.seal([{ timeS: startS + 60 * minute, status: 0, values: [stand] }], { codes: [import2], plan });

@@ -7,18 +7,24 @@ import path from "node:path";
 import type { TestContext } from "node:test";
 import { digestOf, type Sha256, verifyCose } from "../../protocol/cose-sign1.ts";
 import type { CborMap } from "../../protocol/deterministic-cbor.ts";
+import {
+  encodeLoraReceipt,
+  type LoraReceipt,
+  loraDigestBytes,
+  loraReceiptInfo,
+  loraReceiptTypes,
+} from "../../protocol/lora-receipt.ts";
 import { kidOf } from "../../protocol/public-key.ts";
 import { type Receipt, signReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord, eventCodes, noPrevious, previousBytes, type Row } from "../../protocol/record.ts";
+import { readHello, type WalletHello } from "../../protocol/wallet-hello.ts";
 import {
   decodeAnswer,
   encodeWalletRequest,
-  readHello,
   readReadAnswer,
   readReleaseAnswer,
   readSealAnswer,
   type SealRequest,
-  type WalletHello,
   WalletRefusal,
   type WalletRefusalReason,
   type WalletRequest,
@@ -39,11 +45,14 @@ export const epoch = 0x1234_5678;
 export class NodeFixture {
   readonly publicKey: Uint8Array;
   readonly seed: Uint8Array;
+  /** Its X25519 half. */
+  readonly agreement: Pick<DeviceKey, "share" | "agree" | "agreeMac">;
   readonly #key: KeyObject;
 
   constructor(name = "node") {
     const seed = createHash("sha256").update(name).digest();
     this.seed = Uint8Array.from(seed);
+    this.agreement = deviceKeyOf(this.seed);
     const der = Buffer.concat([Buffer.from("302e020100300506032b657004220420", "hex"), seed]);
     this.#key = createPrivateKey({ key: der, format: "der", type: "pkcs8" });
     const spki = createPublicKey(this.#key).export({ format: "der", type: "spki" });
@@ -52,6 +61,14 @@ export class NodeFixture {
 
   get kid(): Uint8Array {
     return kidOf(this.publicKey, sha256);
+  }
+
+  /** A receipt in the 41 bytes of LoRaWAN, for the device of a share. */
+  loraReceipt(content: Partial<LoraReceipt>, deviceShare: Uint8Array): Uint8Array {
+    const { share, agreeMac } = this.agreement;
+    const digest = content.digest?.slice(0, loraDigestBytes) ?? new Uint8Array(loraDigestBytes);
+    const full = { type: loraReceiptTypes.stored, epoch, sequence: 0, bitmap: 0, timeS: startS, ...content, digest };
+    return encodeLoraReceipt(full, agreeMac(deviceShare, loraReceiptInfo(deviceShare, share)));
   }
 
   receipt(content: Partial<Receipt> & Pick<Receipt, "device">, kid = kidOf(this.publicKey, sha256)): Uint8Array {
@@ -128,7 +145,7 @@ export class WalletFixture {
     const parent = options.parent ?? mkdtempSync(path.join(tmpdir(), "ecp-wallet-test-"));
     this.folder = path.join(parent, "journal");
     this.key = options.key ?? deviceKeyOf(new Uint8Array(32).fill(7));
-    const nodes = [{ name: "node", publicKey: this.node.publicKey, share: new Uint8Array(32) }];
+    const nodes = [{ name: "node", publicKey: this.node.publicKey, share: this.node.agreement.share }];
     this.policy = { ...emptyPolicy, meters: [meterOf()], nodes, sealEveryS: 0, ...options.policy };
     if (!existsSync(this.folder))
       Journal.create(this.folder, epoch, options.segments ?? 4, options.segmentBlocks ?? segmentBlocks);
