@@ -39,6 +39,7 @@ export const refusalSentences = {
   "bad-rows": "the rows do not fit the codes, the slot or their statuses",
   // LoRaWAN, RFC 8724 and RFC 9011
   "bad-packet": "the SCHC packet has no known RuleID, or too little behind it",
+  "bad-fragment": "the bytes are no SCHC fragment or answer of the profile of RFC 9011",
   // keys
   "bad-did": "the name is not a did:key of an Ed25519 key",
   "bad-public-key": "the public key is not a canonical, torsion-free point of large order",

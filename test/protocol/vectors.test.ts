@@ -22,6 +22,7 @@ import { decodeReceipt } from "../../protocol/receipt.ts";
 import { decodeRecord, encodeRecordPayload } from "../../protocol/record.ts";
 import { Refusal, refusalSentences } from "../../protocol/refusal.ts";
 import { rotationIn } from "../../protocol/rotation.ts";
+import { decodeAnswer, decodeFragment, encodeAnswer, encodeFragment } from "../../protocol/schc.ts";
 import { decodeStatement } from "../../protocol/statement.ts";
 import { shareOfLabel } from "../vectors/encryption-vectors.ts";
 import { fileText, vectorFiles, vectorsFolder } from "../vectors/generate.ts";
@@ -201,6 +202,19 @@ test("LoRaWAN packets behave as they say, and what comes out of one gives the sa
   check("lorawan-packet.json", (vector) => jsonOf({ record: recordOfPacket(hexBytes(vector)) }));
   for (const vector of accepted("lorawan-packet.json"))
     assert.equal(hexOf(packetOf(recordOfPacket(hexBytes(vector)))), vector.hex, vector.name);
+});
+
+test("SCHC messages behave as they say, and what is accepted is encoded to the same bytes", () => {
+  check("schc-fragment.json", (vector) => {
+    const fragment = decodeFragment(hexBytes(vector));
+    assert.equal(hexOf(encodeFragment(fragment)), vector.hex, vector.name);
+    return jsonOf(fragment);
+  });
+  check("schc-answer.json", (vector) => {
+    const answer = decodeAnswer(hexBytes(vector));
+    assert.equal(hexOf(encodeAnswer(answer)), vector.hex, vector.name);
+    return jsonOf(answer);
+  });
 });
 
 test("did:key vectors behave as they say, both ways", () => {

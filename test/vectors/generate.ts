@@ -16,6 +16,7 @@ import { didKeyVectors, publicKeyVectors, signatureVectors } from "./key-vectors
 import { packetVectors } from "./lorawan-vectors.ts";
 import { receiptVectors } from "./receipt-vectors.ts";
 import { recordVectors } from "./record-vectors.ts";
+import { answerVectors, fragmentVectors } from "./schc-vectors.ts";
 import { statementVectors } from "./statement-vectors.ts";
 import { type VectorFile } from "./vector.ts";
 
@@ -68,6 +69,22 @@ export function vectorFiles(): ReadonlyMap<string, VectorFile> {
     [
       "lorawan-packet.json",
       { about: "Records as SCHC packets: recordOfPacket and packetOf", source: ours, vectors: packetVectors() },
+    ],
+    [
+      "schc-fragment.json",
+      {
+        about: "SCHC fragments: decodeFragment and encodeFragment",
+        source: "this project; where a peer is named, its encoder gave the same bytes",
+        vectors: fragmentVectors(),
+      },
+    ],
+    [
+      "schc-answer.json",
+      {
+        about: "SCHC ACKs and Receiver-Aborts: decodeAnswer and encodeAnswer",
+        source: "this project; where a peer is named, its encoder gave the same bytes",
+        vectors: answerVectors(),
+      },
     ],
     [
       "did-key.json",
