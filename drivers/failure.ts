@@ -22,6 +22,7 @@ export const driverErrorCodes = [
   "modbus-exception",
   "line-overloaded",
   "function-refused",
+  "modem-refused",
   "invalid-argument",
 ] as const;
 

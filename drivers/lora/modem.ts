@@ -1,6 +1,7 @@
 /** A LoRaWAN modem on a serial port, whatever its dialect. */
 import type { Clock } from "../../platform/clock.ts";
 import type { ByteTransport } from "../byte-transport.ts";
+import { SerialModem } from "./modem-driver.ts";
 import type { RegionName } from "./region.ts";
 
 export const modemFamilies = ["rui3", "lora-e5", "rn2483", "at-slave"] as const;
@@ -54,11 +55,12 @@ export interface LoraModem {
   readonly family: ModemFamily;
   /** The port, for messages. */
   readonly description: string;
-  /** What the modem says of its firmware; known after begin(). */
-  readonly firmware?: string;
+  /** What the modem says of its firmware; empty before begin(). */
+  readonly firmware: string;
   /**
    * Opens the port, sees that the modem answers, and sets what this uplink wants: LoRaWAN mode, class A, ADR on, unconfirmed. Again after
-   * a loss. @throws DriverError where the port or the modem does not do.
+   * a loss. `joined`: a LoRa-E5, an AT_Slave and an RN2483 that has an address cannot be asked; they are joined until a frame says otherwise.
+   * @throws DriverError where the port or the modem does not do
    */
   begin(): Promise<{ joined: boolean; devEui?: string }>;
   /** One attempt; the back-off is the caller's. */
@@ -89,4 +91,8 @@ export interface LoraModemOptions {
   readonly timing: LoraTiming;
   /** From the end of an uplink to the first receive window: 1 s by LoRaWAN, 5 s on The Things Stack. */
   readonly rx1DelayS?: number;
+}
+
+export function createLoraModem(options: LoraModemOptions): LoraModem {
+  return new SerialModem(options);
 }

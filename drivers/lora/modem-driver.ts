@@ -1,0 +1,353 @@
+/** The driver of a modem: the port, the time and the turns of the dialogues that a family's dialect makes. */
+import type { ByteTransport } from "../byte-transport.ts";
+import { DriverError, messageOf } from "../failure.ts";
+import { airtimeMs } from "./airtime.ts";
+import { AtSlave } from "./at-slave.ts";
+import type { Dialect, Dialogue } from "./dialogue.ts";
+import { LoraE5 } from "./lora-e5.ts";
+import type {
+  JoinOutcome,
+  LoraDownlink,
+  LoraModem,
+  LoraModemOptions,
+  ModemFamily,
+  ModemKeys,
+  SendOutcome,
+} from "./modem.ts";
+import { LineAssembler } from "./modem-line.ts";
+import { dataRates, payloadBytesMax, type RegionName } from "./region.ts";
+import { Rn2483 } from "./rn2483.ts";
+import { Rui3 } from "./rui3.ts";
+
+/** Answers that are missing in a row before the port is given up. */
+const probesMax = 3;
+/** A server's ADR may have a frame sent so many times (NbTrans); the modem says that it is through after the last. */
+const repetitionsMax = 3;
+/** A receive window at the slowest data rate, with as much as a receipt in it. */
+const windowMs = 3_000;
+/** Request at the slowest data rate 1.5 s, second window 6 s after it, its accept 2 s; and what some modems take for themselves. */
+const joinGuardMs = 25_000;
+const marginMs = 2_000;
+const fPortMax = 223;
+
+export class SerialModem implements LoraModem {
+  readonly #options: LoraModemOptions;
+  readonly #lines: string[] = [];
+  readonly #assembler = new LineAssembler();
+  #dialect: Dialect;
+  #transport: ByteTransport | undefined;
+  #description = "a port that was never open";
+  #firmware: string | undefined;
+  #joined: boolean | undefined;
+  #dataRate: number | undefined;
+  #isSuspect = false;
+  #isRunning = false;
+  #expectsBanner = false;
+  #interruption: DriverError | undefined;
+  #wake: () => void = () => undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+  #downlinkListener: (downlink: LoraDownlink) => void = () => undefined;
+  #lostListener: (reason: string) => void = () => undefined;
+
+  constructor(options: LoraModemOptions) {
+    this.#options = options;
+    this.#dialect = createDialect(options.family, this.#description);
+  }
+
+  get family(): ModemFamily {
+    return this.#options.family;
+  }
+
+  get description(): string {
+    return this.#description;
+  }
+
+  get firmware(): string {
+    return this.#firmware ?? "";
+  }
+
+  onDownlink(listener: (downlink: LoraDownlink) => void): void {
+    this.#downlinkListener = listener;
+  }
+
+  onLost(listener: (reason: string) => void): void {
+    this.#lostListener = listener;
+  }
+
+  begin(): Promise<{ joined: boolean; devEui?: string }> {
+    return this.#inTurn(async () => {
+      await this.#openAndProbe();
+      const { joined, devEui } = await this.#run(this.#dialect.setUp());
+      this.#joined = joined;
+      return { joined: joined ?? true, ...(devEui !== undefined && { devEui }) };
+    });
+  }
+
+  provision(keys: ModemKeys, region: RegionName): Promise<{ devEui: string }> {
+    return this.#inTurn(async () => {
+      checkKeys(keys);
+      await this.#openAndProbe();
+      const devEui = await this.#run(this.#dialect.provision(keys, region));
+      this.#joined = false;
+      return { devEui };
+    });
+  }
+
+  join(): Promise<JoinOutcome> {
+    return this.#inTurn(async () => {
+      try {
+        await this.#trust();
+        const outcome = await this.#run(this.#dialect.join(joinGuardMs));
+        if (outcome.kind === "joined") this.#joined = true;
+        if (outcome.kind === "fault") this.#isSuspect = true;
+        return outcome;
+      } catch (error) {
+        return this.#failed(error);
+      }
+    });
+  }
+
+  send(port: number, bytes: Uint8Array): Promise<SendOutcome> {
+    if (!Number.isInteger(port) || port < 1 || port > fPortMax) throw new RangeError(`FPort ${port}`);
+    if (bytes.length === 0) throw new RangeError("a frame without a payload");
+    return this.#inTurn(async () => {
+      const bytesMax = this.#bytesMax(false);
+      if (bytesMax !== undefined && bytes.length > bytesMax)
+        return { kind: "too-long", bytesMax: this.#bytesMax(true) ?? bytesMax, emptyFrameSent: false };
+      try {
+        await this.#trust();
+        const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+        const outcome = await this.#run(this.#dialect.send({ port, hex, ...this.#waits(bytes.length) }));
+        this.#report(this.#dialect.flush());
+        if (outcome.kind === "sent") this.#joined = true;
+        if (outcome.kind === "not-joined") this.#joined = false;
+        if (outcome.kind === "fault") this.#isSuspect = true;
+        return outcome;
+      } catch (error) {
+        return this.#failed(error);
+      }
+    });
+  }
+
+  state(): Promise<{ joined: boolean; dataRate?: number; bytesMax?: number }> {
+    return this.#inTurn(async () => {
+      await this.#trust();
+      try {
+        const { joined = this.#joined, ...state } = await this.#run(this.#dialect.state());
+        this.#joined = joined;
+        this.#dataRate = state.dataRate;
+        return { joined: joined ?? true, ...state };
+      } catch (error) {
+        this.#isSuspect = true;
+        throw error;
+      }
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#interrupt(new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it was closed.`));
+    await this.#closePort();
+  }
+
+  /** One command at a time: what is asked meanwhile waits. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  async #openAndProbe(): Promise<void> {
+    try {
+      if (this.#transport === undefined) await this.#open();
+      // A command that was begun is ended, whoever began it.
+      await this.#run(silence());
+      for (let tries = 1; ; tries++) {
+        this.#firmware = await this.#run(this.#dialect.probe());
+        if (this.#firmware !== undefined) break;
+        if (tries === probesMax) throw this.#noAnswer();
+      }
+      this.#isSuspect = false;
+    } catch (error) {
+      await this.#closePort();
+      throw error;
+    }
+  }
+
+  async #open(): Promise<void> {
+    const transport = await this.#options.openTransport();
+    this.#transport = transport;
+    this.#description = transport.description;
+    this.#dialect = createDialect(this.#options.family, transport.description);
+    this.#assembler.reset();
+    this.#interruption = undefined;
+    transport.onData((bytes) => {
+      if (transport === this.#transport) for (const line of this.#assembler.push(bytes)) this.#hearLine(line);
+    });
+    transport.onClosed((error) => {
+      if (transport === this.#transport) this.#lose(error === undefined ? "the port was closed" : messageOf(error));
+    });
+  }
+
+  /** Nothing is made of an answer before the modem has shown that it is there and through with what it was asked before. */
+  async #trust(): Promise<void> {
+    if (this.#transport === undefined)
+      throw new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it was lost; begin anew.`);
+    if (!this.#isSuspect) return;
+    if ((await this.#transport.isCurrent?.()) === false) {
+      await this.#closePort();
+      throw this.#lose("its path leads to another device now, or to none");
+    }
+    for (let tries = 1; tries <= probesMax; tries++) {
+      if ((await this.#run(this.#dialect.probe())) === undefined) continue;
+      this.#isSuspect = false;
+      return;
+    }
+    await this.#closePort();
+    this.#lose("it answers no more");
+    throw this.#noAnswer();
+  }
+
+  async #run<T>(dialogue: Dialogue<T>): Promise<T> {
+    const transport = this.#transport;
+    if (transport === undefined)
+      throw this.#interruption ?? new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: not open.`);
+    const { clock } = this.#options.timing;
+    this.#isRunning = true;
+    this.#expectsBanner = false;
+    let untilMs = clock.monotonicMs();
+    try {
+      let result = dialogue.next();
+      while (!result.done) {
+        const { write, waitMs, expectsBanner } = result.value;
+        if (expectsBanner) this.#expectsBanner = true;
+        if (write !== undefined) {
+          // Whatever came before this command is no answer to it.
+          this.#lines.length = 0;
+          await transport.write(Buffer.from(`${write}\r\n`, "latin1"));
+        }
+        if (waitMs !== undefined) untilMs = clock.monotonicMs() + waitMs;
+        result = dialogue.next(await this.#nextLine(untilMs));
+      }
+      return result.value;
+    } finally {
+      this.#isRunning = false;
+      this.#expectsBanner = false;
+      this.#lines.length = 0;
+    }
+  }
+
+  async #nextLine(untilMs: number): Promise<string | undefined> {
+    const { clock, pause } = this.#options.timing;
+    const leftMs = untilMs - clock.monotonicMs();
+    if (this.#lines.length === 0 && this.#interruption === undefined && leftMs > 0) {
+      const heard = new AbortController();
+      this.#wake = () => heard.abort();
+      await pause(leftMs, heard.signal);
+      this.#wake = () => undefined;
+    }
+    if (this.#interruption !== undefined) throw this.#interruption;
+    return this.#lines.shift();
+  }
+
+  #hearLine(line: string): void {
+    this.#report(this.#dialect.observe(line));
+    if (this.#dialect.isBanner(line) && !this.#expectsBanner) {
+      this.#lose("it was reset");
+      return;
+    }
+    if (!this.#isRunning) return;
+    this.#lines.push(line);
+    this.#wake();
+  }
+
+  #report(downlink: LoraDownlink | undefined): void {
+    if (downlink !== undefined) this.#downlinkListener(downlink);
+  }
+
+  /** The end of what was known of the modem: told once, until begin(). */
+  #lose(reason: string): DriverError {
+    const error = new DriverError("port-lost", `LoRaWAN modem at ${this.#description}: ${reason}.`);
+    if (this.#interruption !== undefined) return error;
+    this.#dialect.forget();
+    this.#joined = undefined;
+    this.#dataRate = undefined;
+    this.#interrupt(error);
+    void this.#closePort();
+    this.#lostListener(reason);
+    return error;
+  }
+
+  #interrupt(error: DriverError): void {
+    this.#interruption = error;
+    this.#wake();
+  }
+
+  async #closePort(): Promise<void> {
+    const transport = this.#transport;
+    this.#transport = undefined;
+    await transport?.close();
+  }
+
+  #noAnswer(): DriverError {
+    return new DriverError(
+      "timeout",
+      `LoRaWAN modem at ${this.#description}: expected a modem of the family ${this.family} to say its version, got no answer that is one. ` +
+        "'ecp scan --lora' shows family and speed of the modems that are there.",
+    );
+  }
+
+  #failed(error: unknown): { kind: "fault"; detail: string } {
+    if (!(error instanceof DriverError)) throw error;
+    this.#isSuspect = true;
+    return { kind: "fault", detail: error.message };
+  }
+
+  /** What fits at the data rate that is known: as a device may assume, or as much as a server may have allowed it. */
+  #bytesMax(isCautious: boolean): number | undefined {
+    const { region } = this.#options;
+    if (this.#dataRate === undefined) return undefined;
+    return payloadBytesMax(region, this.#dataRate, isCautious ? {} : { dwell: false, repeaterSafe: false });
+  }
+
+  #waits(bytes: number): { guardMs: number; windowsMs: number } {
+    const { region, rx1DelayS = 1 } = this.#options;
+    const afterMs = (rx1DelayS + 1) * 1_000 + windowMs;
+    const slowest = dataRates(region)[0]?.dataRate ?? 0;
+    const known = dataRates(region).some(({ dataRate }) => dataRate === this.#dataRate) ? this.#dataRate : slowest;
+    const airtimeAt = (dataRate: number): number => {
+      const most = payloadBytesMax(region, dataRate, { dwell: false, repeaterSafe: false }) ?? bytes;
+      return airtimeMs(region, dataRate, Math.min(bytes, most));
+    };
+    return {
+      guardMs: repetitionsMax * (airtimeAt(slowest) + afterMs) + marginMs,
+      windowsMs: airtimeAt(known ?? slowest) + afterMs,
+    };
+  }
+}
+
+function createDialect(family: ModemFamily, where: string): Dialect {
+  switch (family) {
+    case "rui3":
+      return new Rui3(where);
+    case "lora-e5":
+      return new LoraE5(where);
+    case "rn2483":
+      return new Rn2483(where);
+    case "at-slave":
+      return new AtSlave(where);
+  }
+}
+
+/** An empty line, and a moment in which what it ended may be answered. */
+function* silence(): Dialogue<void> {
+  for (let line = yield { write: "", waitMs: 200, expectsBanner: true }; line !== undefined; ) line = yield {};
+}
+
+/** @throws DriverError invalid-argument, without the key */
+function checkKeys({ joinEui, devEui, appKey }: ModemKeys): void {
+  const wrong =
+    (!/^[0-9a-f]{16}$/i.test(joinEui) && "JoinEUI: 16 hexadecimal digits") ||
+    (devEui !== undefined && !/^[0-9a-f]{16}$/i.test(devEui) && "DevEUI: 16 hexadecimal digits") ||
+    (!/^[0-9a-f]{32}$/i.test(appKey) && "AppKey: 32 hexadecimal digits");
+  if (wrong) throw new DriverError("invalid-argument", `LoRaWAN keys: expected ${wrong}, got something else.`);
+}
