@@ -134,7 +134,7 @@ export async function readVoids(
 export async function readEpochKeys(connection: Connection, device: number): Promise<EpochKey[]> {
   const rows = await run(
     connection,
-    "SELECT epoch, public_key, held, decision, parent_epoch FROM epochs WHERE device = $1 ORDER BY epoch",
+    "SELECT epoch, public_key, held, decision, parent_epoch, parent_sequence FROM epochs WHERE device = $1 ORDER BY epoch",
     [device],
   );
   return rows.map((row) => ({
@@ -142,7 +142,9 @@ export async function readEpochKeys(connection: Connection, device: number): Pro
     publicKey: row.public_key as Uint8Array,
     held: row.held === 1,
     decision: row.decision as EpochDecision,
-    ...(row.parent_epoch !== null && { parentEpoch: row.parent_epoch as number }),
+    ...(row.parent_epoch !== null && {
+      parent: { epoch: row.parent_epoch as number, sequence: row.parent_sequence as number },
+    }),
   }));
 }
 

@@ -335,6 +335,11 @@ export class PostgresStore implements Store {
     return await readEpochKeys(this.#pool, device);
   }
 
+  async enrolmentRequest(device: number): Promise<Uint8Array | undefined> {
+    const [row] = await run(this.#pool, "SELECT request FROM devices WHERE id = $1", [device]);
+    return row?.request as Uint8Array | undefined;
+  }
+
   async recordBytes(device: number, place: RecordPlace): Promise<Uint8Array | undefined> {
     return await readBytes(this.#pool, device, place);
   }

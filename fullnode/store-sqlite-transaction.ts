@@ -67,13 +67,18 @@ export class SqliteTransaction {
 
   epochKeys(device: number): EpochKey[] {
     return this.#sql
-      .all("SELECT epoch, public_key, held, decision, parent_epoch FROM epochs WHERE device = ?", device)
+      .all(
+        "SELECT epoch, public_key, held, decision, parent_epoch, parent_sequence FROM epochs WHERE device = ?",
+        device,
+      )
       .map((row) => ({
         epoch: row.epoch as number,
         publicKey: row.public_key as Uint8Array,
         held: row.held === 1,
         decision: row.decision as EpochDecision,
-        ...(row.parent_epoch !== null && { parentEpoch: row.parent_epoch as number }),
+        ...(row.parent_epoch !== null && {
+          parent: { epoch: row.parent_epoch as number, sequence: row.parent_sequence as number },
+        }),
       }));
   }
 

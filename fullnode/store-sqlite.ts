@@ -262,6 +262,10 @@ export class SqliteStore implements Store {
     return this.#inside.epochKeys(device);
   }
 
+  enrolmentRequest(device: number): Uint8Array | undefined {
+    return this.#sql.get("SELECT request FROM devices WHERE id = ?", device)?.request as Uint8Array | undefined;
+  }
+
   recordBytes(device: number, { epoch, sequence }: RecordPlace): Uint8Array | undefined {
     const row = this.#sql.get(
       "SELECT bytes FROM records WHERE device = ? AND epoch = ? AND sequence = ?",

@@ -136,8 +136,8 @@ export interface CountedRow {
 
 /** The key of an epoch, and what became of it. */
 export interface EpochKey extends Pick<StoredEpoch, "epoch" | "publicKey" | "held" | "decision"> {
-  /** The epoch whose rotation record announced this one. */
-  readonly parentEpoch?: number;
+  /** The rotation record that announced the epoch. */
+  readonly parent?: RecordPlace;
 }
 
 export interface StoredRecord extends Seat {
@@ -279,6 +279,8 @@ export interface Store extends StoreReading {
   deviceNames(limit: number): Awaitable<readonly string[]>;
   /** The keys of a device's epochs. */
   epochKeys(device: number): Awaitable<readonly EpochKey[]>;
+  /** The enrolment request that a device was taken, or renewed, by. */
+  enrolmentRequest(device: number): Awaitable<Uint8Array | undefined>;
   /** Adds a device, or renews it: the epoch of the request is agreed to from now on. Returns whether the device is new. */
   enrol(enrolment: Enrolment): Awaitable<boolean>;
   /** Digests of stored records, for telling duplicates before any signature is checked; in the order asked. */

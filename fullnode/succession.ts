@@ -83,8 +83,8 @@ export async function decide(
   if (before === decision) return false;
   await tx.updateEpoch(device, epoch, { decision, held: decision === "rejected" });
   const epochs = await tx.epochKeys(device);
-  const announced = epochs.find((one) => one.parentEpoch !== undefined && equalBytes(one.publicKey, publicKey));
-  const ended = epochs.find((one) => one.epoch === announced?.parentEpoch);
+  const announced = epochs.find((one) => one.parent !== undefined && equalBytes(one.publicKey, publicKey));
+  const ended = epochs.find((one) => one.epoch === announced?.parent?.epoch);
   if (ended === undefined) return true;
   const current = await tx.currentKey(device);
   const counts = epochs.some((one) => !one.held && equalBytes(one.publicKey, publicKey));
@@ -99,6 +99,6 @@ export async function decide(
  */
 export function rejectedKeys(epochs: readonly EpochKey[]): Uint8Array[] {
   return epochs
-    .filter(({ decision, parentEpoch }) => decision === "rejected" && parentEpoch !== undefined)
+    .filter(({ decision, parent }) => decision === "rejected" && parent !== undefined)
     .map(({ publicKey }) => publicKey);
 }
