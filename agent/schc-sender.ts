@@ -209,7 +209,8 @@ export class SchcSender {
       this.#missing.add(last);
       return this.#regular(bytesMax);
     }
-    if (s.allOne !== "lost") return this.#ackRequest();
+    const knowsPacket = s.allOne === "there" || this.#acknowledged.size > 0;
+    if (knowsPacket && s.allOne !== "lost") return this.#ackRequest();
     // The last tile must not go both ways in one session (RFC 9011 §5.6.2), and this data rate has no room for the way chosen.
     s.aborting = "begin-again";
     return { kind: "sender-abort", bytes: encodeFragment({ kind: "sender-abort" }), tiles: [0, 0] };
@@ -330,13 +331,16 @@ export class SchcSender {
     this.#s.request = this.#s.allOne === "there" ? "ack-request" : "all-1";
   }
 
-  /** Every tile is there, it is said, and the packet is wrong. The answer may be one to an earlier packet: only the second one is believed. */
+  /**
+   * Every tile is there, it is said, and the packet is wrong. The answer may be one to an earlier packet: only the second one is believed.
+   * Where the last tile went in a regular fragment and fills its window, one bit stands for it and for the All-1 alike: it goes once more.
+   */
   #doubt(): void {
     const s = this.#s;
+    const isLastTileInDoubt = s.lastTile === "regular" && this.#tileCount % windowTiles === 0;
     s.mismatches++;
-    if (s.mismatches > 1) s.aborting = "rcs-mismatch";
-    // In a full last window one bit stands for the All-1 and for the last tile alike.
-    else if (s.lastTile === "regular") this.#missing.add(this.#tileCount - 1);
+    if (s.mismatches > (isLastTileInDoubt ? ackRequestsMax : 1)) s.aborting = "rcs-mismatch";
+    else if (isLastTileInDoubt) this.#missing.add(this.#tileCount - 1);
     this.#ask();
   }
 }

@@ -185,12 +185,36 @@ test("where the All-1 was too long for the data rate that came since, the packet
   const sender = SchcSender.begin(20, shortPacket.subarray(0, 139), { retryDelaysMs: [10] });
   assert.deepEqual(sendAll(sender, 51, 0), ["3e", "39", "34", "3f"]);
   assert.equal(sender.next(11, 5), undefined);
-  assert.deepEqual(sendAll(sender, 11, 10), ["00"], "asks first whether it is needed");
-  assert.ok(sender.received(missing(0, none, false), 10));
   const again = sendAll(sender, 11, 10);
   assert.deepEqual(again, ["ff", ...[...Array(14).keys()].map((i) => (0x3e - i).toString(16)), "3f"]);
   assert.ok(sender.received(complete(0), 10));
   assert.equal(sender.outcome, "acknowledged");
+});
+
+test("before that it asks, where answers have told that the receiver knows the packet", () => {
+  const sender = SchcSender.begin(20, shortPacket.subarray(0, 139), { retryDelaysMs: [10] });
+  sendAll(sender, 51, 0);
+  assert.ok(sender.received(missing(0, [5], false), 0));
+  assert.equal(hexOf(send(sender, 51).bytes.subarray(0, 1)), "39");
+  assert.equal(hexOf((sender.next(11, 0) as SenderFrame).bytes.subarray(0, 1)), "ff", "the All-1 is lost");
+  const other = SchcSender.begin(20, shortPacket.subarray(0, 139), { retryDelaysMs: [10] });
+  sendAll(other, 51, 0);
+  assert.ok(other.received(missing(0, [5]), 0));
+  assert.deepEqual(sendAll(other, 11, 0), ["39", "00"]);
+  assert.deepEqual(sendAll(other, 11, 10), ["00"]);
+});
+
+test("a last tile that shares its bit with the All-1 is sent again where all is there and yet wrong", () => {
+  const sender = SchcSender.begin(20, new Uint8Array(630));
+  assert.deepEqual(sendAll(sender, 11).slice(-2), ["00", "3f"]);
+  for (let i = 0; i < 3; i++) {
+    assert.ok(sender.received(missing(0, none), 0));
+    assert.deepEqual(
+      sendAll(sender, 11).map((hex) => hex.length),
+      [2, 2],
+    );
+  }
+  assert.equal(sender.outcome, undefined);
 });
 
 test("a session goes on after a restart from its state at every step", () => {
