@@ -17,7 +17,6 @@ import {
   LorawanRefusal,
   type LorawanRoute,
   type NetworkServer,
-  type QueuedDownlink,
 } from "./lorawan-uplink.ts";
 
 const gatewaysMax = 200;
@@ -50,8 +49,7 @@ export function chirpStack(application: string): NetworkServer {
       return read(message, { devEui, topic: `${start}${devEui}` });
     },
 
-    command({ devEui, topic }, queue) {
-      const { id, fPort, bytes, expiresMs } = queue.at(-1) as QueuedDownlink;
+    command({ devEui, topic }, { id, fPort, bytes, expiresMs }) {
       const data = Buffer.from(bytes).toString("base64");
       const expiresAt = new Date(expiresMs).toISOString();
       return {

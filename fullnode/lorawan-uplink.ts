@@ -75,12 +75,12 @@ export interface NetworkServer {
   /** What to subscribe to. */
   readonly filters: readonly string[];
   readonly qos: 0 | 1;
-  /** Whether {@link command} replaces what the server has in its queue for the device; else it adds the newest. */
+  /** Whether {@link command} replaces what the server has in its queue for the device; else it adds to it. */
   readonly replaces: boolean;
   /** Throws {@link LorawanRefusal}. */
   read(topic: string, payload: Uint8Array): LorawanEvent;
-  /** @param queue all downlinks that should wait for the device, the one that is new last */
-  command(route: LorawanRoute, queue: readonly QueuedDownlink[]): LorawanCommand;
+  /** @param others what the server was given before and should keep */
+  command(route: LorawanRoute, fresh: QueuedDownlink, others: readonly QueuedDownlink[]): LorawanCommand;
 }
 
 /** Why a message of a network server's broker, or the frame in it, was not taken. */

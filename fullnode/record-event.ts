@@ -24,7 +24,7 @@ export interface RefusedEvent extends RefusedSample {
 export interface RecordAnswer {
   readonly outcome: "stored" | "duplicate" | VerdictReason;
   /** Where the record stands; undefined where its form did not hold. */
-  readonly place?: { readonly epoch: number; readonly sequence: number };
+  readonly place?: { readonly epoch: number; readonly sequence: number; readonly digest: Uint8Array };
   /** The signed receipt that was given for its chain, where one was. */
   readonly receipt?: Uint8Array;
 }

@@ -13,7 +13,7 @@ import { buildReceipt, receiptAgain, sealReceipt, withKept } from "./receipt-bui
 import type { OutgoingReceipt, RecordAnswer, StoredEvent } from "./record-event.ts";
 import type { Examined, Message, Refused } from "./record-examination.ts";
 import type { KnownDevice, Registry } from "./registry.ts";
-import type { BatchScope, RecordPlace, StorePlace, StoreTransaction } from "./store.ts";
+import type { BatchScope, StorePlace, StoreTransaction } from "./store.ts";
 import { announce, epochsPerDeviceMax, rejectedKeys, succeed } from "./succession.ts";
 import type { VerdictReason } from "./verdict.ts";
 
@@ -34,7 +34,7 @@ export interface PlacedAnswer {
   readonly message: Message;
   readonly outcome: RecordAnswer["outcome"];
   readonly device: string;
-  readonly place: RecordPlace;
+  readonly place: NonNullable<RecordAnswer["place"]>;
 }
 
 /** What came of a batch, to be told once it is on disk. */
@@ -310,10 +310,12 @@ export class RecordPlacement {
 
 function addAnswer(
   answers: PlacedAnswer[],
-  { message, name, content }: Examined,
+  { message, name, content, digest }: Examined,
   outcome: RecordAnswer["outcome"],
 ): void {
-  if (message.answered) answers.push({ message, outcome, device: name, place: content });
+  if (!message.answered) return;
+  const { epoch, sequence } = content;
+  answers.push({ message, outcome, device: name, place: { epoch, sequence, digest } });
 }
 
 /** Whether a record was not kept at all. */

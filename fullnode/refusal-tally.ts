@@ -2,8 +2,8 @@
 import type { Clock } from "../platform/clock.ts";
 import type { VerdictReason } from "./verdict.ts";
 
-export interface RefusedSample {
-  readonly reason: VerdictReason;
+export interface RefusedSample<Reason extends string = VerdictReason> {
+  readonly reason: Reason;
   /** How many of this reason since the last sample of it. */
   readonly count: number;
   /** The newest of them. */
@@ -20,18 +20,18 @@ interface Tally {
   last: { topic: string; detail?: string };
 }
 
-export class RefusalTally {
-  readonly #tallies = new Map<VerdictReason, Tally>();
+export class RefusalTally<Reason extends string = VerdictReason> {
+  readonly #tallies = new Map<Reason, Tally>();
   readonly #clock: Clock;
-  readonly #say: (sample: RefusedSample) => void;
+  readonly #say: (sample: RefusedSample<Reason>) => void;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(clock: Clock, say: (sample: RefusedSample) => void) {
+  constructor(clock: Clock, say: (sample: RefusedSample<Reason>) => void) {
     this.#clock = clock;
     this.#say = say;
   }
 
-  add(reason: VerdictReason, topic: string, detail?: string): void {
+  add(reason: Reason, topic: string, detail?: string): void {
     const last = { topic: topic.slice(0, 100), ...(detail !== undefined && { detail: detail.slice(0, 200) }) };
     const tally = this.#tallies.get(reason) ?? { total: 0, unsaid: 0, saidMs: Number.NEGATIVE_INFINITY, last };
     this.#tallies.set(reason, tally);
@@ -49,15 +49,17 @@ export class RefusalTally {
     for (const [reason, tally] of this.#tallies) if (tally.unsaid > 0) this.#sayOne(reason, tally);
   }
 
-  get totals(): Partial<Record<VerdictReason, number>> {
-    return Object.fromEntries([...this.#tallies].map(([reason, { total }]) => [reason, total]));
+  get totals(): Partial<Record<Reason, number>> {
+    const totals: Partial<Record<Reason, number>> = {};
+    for (const [reason, { total }] of this.#tallies) totals[reason] = total;
+    return totals;
   }
 
   get total(): number {
     return [...this.#tallies.values()].reduce((sum, { total }) => sum + total, 0);
   }
 
-  #sayOne(reason: VerdictReason, tally: Tally): void {
+  #sayOne(reason: Reason, tally: Tally): void {
     const count = tally.unsaid;
     tally.unsaid = 0;
     tally.saidMs = this.#clock.monotonicMs();

@@ -54,8 +54,8 @@ export function thingsStack(application: string): NetworkServer {
       return readers[kind](message, route, ids);
     },
 
-    command({ topic }, queue) {
-      const downlinks = queue.map(({ id, fPort, bytes }) => ({
+    command({ topic }, fresh, others) {
+      const downlinks = [fresh, ...others].map(({ id, fPort, bytes }) => ({
         f_port: fPort,
         frm_payload: Buffer.from(bytes).toString("base64"),
         priority: "HIGH",
