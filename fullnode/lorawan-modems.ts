@@ -4,8 +4,6 @@ import type { LorawanBinding, LorawanCounters, LorawanStore } from "./store-lora
 
 /** Frames may come in disorder by so many (and brokers, bridges and servers may bring one twice). */
 const windowFrames = 32;
-/** LoRaWAN counts in 32 bits. */
-const counterSpan = 2 ** 32;
 
 export interface Modem {
   readonly devEui: string;
@@ -13,6 +11,7 @@ export interface Modem {
   readonly name: string;
   devAddr: string;
   fCnt: number;
+  /** How often the counter began anew: tells frames of one LoRaWAN session from those of another. */
   joins: number;
   lastMs: number;
   receiptMs: number;
@@ -73,9 +72,4 @@ export function countFrame(modem: Modem, devAddr: string | undefined, fCnt: numb
   if ((modem.seen & bit) !== 0) return "duplicate";
   modem.seen = (modem.seen | bit) >>> 0;
   return undefined;
-}
-
-/** A frame's place among all of its modem, over joins. */
-export function frameNumber({ joins }: Modem, fCnt: number): number {
-  return joins * counterSpan + fCnt;
 }

@@ -4,7 +4,7 @@
  */
 import type { Clock } from "../platform/clock.ts";
 import { type CborMap, type CborValue, decodeCbor, encodeCbor } from "../protocol/deterministic-cbor.ts";
-import { asArray, asBytes, asInteger, asMap, uint32Max } from "../protocol/field.ts";
+import { asArray, asBytes, asInteger, asMap, asText, uint32Max } from "../protocol/field.ts";
 import { packetBytesMax } from "../protocol/lorawan.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { tileBytes, tilesMax } from "../protocol/schc.ts";
@@ -143,11 +143,11 @@ function keyOf(devEui: string, port: number): string {
 }
 
 export function encodeReceiverState(state: ReceiverState): Uint8Array {
-  const { phase, tiles, allOne, packet, attempts, newestFCnt, endedFCnt, remainingMs } = state;
+  const { phase, tiles, allOne, packet, attempts, newestFCnt, endedFCnt, devAddr, remainingMs } = state;
   const map: CborMap = new Map<number, CborValue>([
     [1, stateVersion],
     [2, phases.indexOf(phase)],
-    [3, tiles.flatMap(([tile, bytes]) => [tile, bytes])],
+    [3, tiles.flat()],
   ]);
   if (allOne) map.set(4, [allOne.window, allOne.rcs, allOne.tile]);
   if (packet) map.set(5, packet);
@@ -156,6 +156,7 @@ export function encodeReceiverState(state: ReceiverState): Uint8Array {
   map.set(7, newestFCnt + 1);
   map.set(8, endedFCnt + 1);
   map.set(9, Math.ceil(remainingMs));
+  if (devAddr !== undefined) map.set(10, devAddr);
   return encodeCbor(map);
 }
 
@@ -171,6 +172,7 @@ export function decodeReceiverState(bytes: Uint8Array): ReceiverState {
   const ending = map.get(4);
   const [window, rcs, tile] = ending === undefined ? [] : asArray(ending, "All-1", 3);
   const packet = map.get(5);
+  const devAddr = map.get(10);
   return {
     phase: phases[number(2, "phase", phases.length - 1)] as ReceiverState["phase"],
     tiles,
@@ -185,6 +187,7 @@ export function decodeReceiverState(bytes: Uint8Array): ReceiverState {
     attempts: number(6, "attempts", 255),
     newestFCnt: number(7, "newest frame") - 1,
     endedFCnt: number(8, "ended frame") - 1,
+    ...(devAddr !== undefined && { devAddr: asText(devAddr, "join", 40) }),
     remainingMs: number(9, "remaining"),
   };
 }

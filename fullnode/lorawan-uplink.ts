@@ -106,10 +106,12 @@ export type LorawanReason = keyof typeof lorawanSentences;
 
 export class LorawanRefusal extends Error {
   readonly reason: LorawanReason;
+  readonly detail: string | undefined;
   /** @param detail what was found where; never whole messages */
   constructor(reason: LorawanReason, detail?: string) {
     super(detail === undefined ? lorawanSentences[reason] : `${lorawanSentences[reason]} (${detail})`);
     this.name = "LorawanRefusal";
     this.reason = reason;
+    this.detail = detail;
   }
 }

@@ -104,6 +104,11 @@ export class SchcReceiver {
     return this.#phase === "idle";
   }
 
+  /** The packet is stored, and whoever asks hears so. */
+  get hasStored(): boolean {
+    return this.#phase === "stored";
+  }
+
   /** When {@link expire} has something to do; undefined while idle. */
   get deadlineMs(): number | undefined {
     return this.isIdle ? undefined : this.#deadlineMs;

@@ -1,0 +1,403 @@
+/**
+ * The path of a frame through the full node, top to bottom:
+ *
+ *   event of the network server → its form → modem bound? → came before? → port
+ *     → one frame: packet ────────────────┐
+ *     → fragment: session, reassembled ───┴→ record → record path → stored (POINT OF NO RETURN) → SCHC ACK or receipt → downlink
+ *
+ * Without a broker and without a timer of its own but for saving: events come in by {@link LorawanIntake.receive}, commands go out by a
+ * callback. A frame is answered within the same turn of the event loop, or as soon as its record is stored: the server waits for a tenth of
+ * a second (ChirpStack) before it looks for a downlink.
+ */
+import { randomUUID } from "node:crypto";
+import type { Clock } from "../platform/clock.ts";
+import type { Log } from "../platform/log.ts";
+import { fragmentPorts, receiptPort, recordOfPacket, recordPort } from "../protocol/lorawan.ts";
+import { topicOf } from "../protocol/mqtt-topic.ts";
+import { Refusal } from "../protocol/refusal.ts";
+import { decodeFragment } from "../protocol/schc.ts";
+import { LorawanDownlinks } from "./lorawan-downlinks.ts";
+import { countFrame, joined, LorawanModems, type Modem } from "./lorawan-modems.ts";
+import { LorawanSessions } from "./lorawan-sessions.ts";
+import {
+  type LorawanEvent,
+  type LorawanReason,
+  LorawanRefusal,
+  type LorawanRoute,
+  type LorawanUplink,
+  lorawanSentences,
+  type NetworkServer,
+} from "./lorawan-uplink.ts";
+import type { RecordAnswer } from "./record-event.ts";
+import type { RecordPath } from "./record-path.ts";
+import { RefusalTally, type RefusedSample } from "./refusal-tally.ts";
+import type { ReceiverAction } from "./schc-receiver.ts";
+import type { Awaitable, Store } from "./store.ts";
+import type { LorawanStore } from "./store-lorawan.ts";
+
+/** What a session knows is saved so late: what comes together is one write, and answers go out before it. */
+const saveAfterMs = 100;
+const sweepEveryMs = 60_000;
+const hourMs = 3_600_000;
+/** What the record path says of a record that is on disk, in its chain or as evidence. */
+const keptOutcomes: ReadonlySet<RecordAnswer["outcome"]> = new Set([
+  "stored",
+  "duplicate",
+  "fork",
+  "epoch-ended",
+] as const);
+
+export interface LorawanIntakeParts {
+  readonly server: NetworkServer;
+  readonly store: Pick<Store, "foreignChanges" | "isPassing"> & { readonly lorawan: LorawanStore };
+  readonly path: Pick<RecordPath, "push" | "idle">;
+  /** The short form of a signed receipt, for a device by its name; undefined where the device has no key for it. */
+  readonly shortReceipt: (
+    name: string,
+    signed: Uint8Array,
+    place: NonNullable<RecordAnswer["place"]>,
+  ) => Awaitable<Uint8Array | undefined>;
+  /** Gives the network server a command; false where it cannot now. */
+  readonly publishCommand: (topic: string, json: string) => boolean;
+  /** Hours between the receipts of a device, which then speak of all up to them; "each": one for each record. */
+  readonly receipts: "each" | number;
+  readonly clock: Clock;
+  /** Does something later; what it returns calls it off. */
+  readonly after?: (ms: number, work: () => void) => () => void;
+  readonly log: Log;
+  readonly report?: (sample: RefusedSample<LorawanReason>) => void;
+  /** Gives a UUID; for runs that must be the same again. */
+  readonly newId?: () => string;
+}
+
+export interface LorawanCounts {
+  /** Uplinks that were taken, by what was in them. */
+  readonly frames: { readonly record: number; readonly fragment: number; readonly empty: number };
+  readonly refused: Partial<Record<LorawanReason, number>>;
+  readonly joins: number;
+  /** Packets put together of fragments. */
+  readonly packets: number;
+  readonly sessions: number;
+  readonly modems: number;
+  readonly answers: number;
+  readonly receipts: number;
+  readonly downlinks: LorawanDownlinks["counts"];
+}
+
+export class LorawanIntake {
+  readonly #parts: LorawanIntakeParts;
+  readonly #after: NonNullable<LorawanIntakeParts["after"]>;
+  readonly #modems: LorawanModems;
+  readonly #sessions: LorawanSessions;
+  readonly #downlinks: LorawanDownlinks;
+  readonly #refusals: RefusalTally<LorawanReason>;
+  readonly #counts = { record: 0, fragment: 0, empty: 0, joins: 0, packets: 0, answers: 0, receipts: 0 };
+  readonly #changedModems = new Set<Modem>();
+  /** The receipt that each modem was given last, for one that asks again. */
+  readonly #lastReceipts = new WeakMap<Modem, Uint8Array>();
+  #cancelSave: (() => void) | undefined;
+  #saving: Promise<void> | undefined;
+  #making: Promise<unknown> = Promise.resolve();
+  #foreignChanges: number | undefined;
+  #sweepNextMs: number;
+  #saveFailed = false;
+  #stopped = false;
+
+  /** Reads who is bound and what sessions were open. */
+  static async open(parts: LorawanIntakeParts): Promise<LorawanIntake> {
+    const intake = new LorawanIntake(parts);
+    intake.#foreignChanges = await parts.store.foreignChanges();
+    await intake.#modems.load();
+    let spoilt = 0;
+    for (const session of await parts.store.lorawan.sessions()) {
+      const modem = intake.#modems.get(session.devEui);
+      if (modem === undefined) continue;
+      const packet = intake.#sessions.restore(session);
+      if (packet === false) spoilt++;
+      // The record path may not have heard of it before the node ended. How the device is reached is known when it sends again.
+      else if (packet) intake.#push(modem, undefined, packet, session.port);
+    }
+    if (spoilt > 0)
+      parts.log.warn("stored sessions of fragments could not be read and begin anew", { sessions: spoilt });
+    return intake;
+  }
+
+  private constructor(parts: LorawanIntakeParts) {
+    const { clock, server, store, publishCommand } = parts;
+    this.#parts = parts;
+    this.#after = parts.after ?? later;
+    this.#modems = new LorawanModems(store.lorawan);
+    this.#sessions = new LorawanSessions(clock);
+    this.#downlinks = new LorawanDownlinks({
+      ...{ server, clock },
+      publish: ({ topic, json }) => publishCommand(topic, json),
+      newId: parts.newId ?? randomUUID,
+    });
+    this.#refusals = new RefusalTally(clock, (sample) => {
+      parts.log.warn("a frame was refused", { detail: lorawanSentences[sample.reason], ...sample });
+      parts.report?.(sample);
+    });
+    this.#sweepNextMs = clock.monotonicMs() + sweepEveryMs;
+  }
+
+  get counts(): LorawanCounts {
+    const { record, fragment, empty, ...counts } = this.#counts;
+    return {
+      ...counts,
+      frames: { record, fragment, empty },
+      refused: this.#refusals.totals,
+      sessions: this.#sessions.size,
+      modems: this.#modems.size,
+      downlinks: this.#downlinks.counts,
+    };
+  }
+
+  /** An event from the server's broker. Never throws for what it is. */
+  receive(topic: string, payload: Uint8Array): void {
+    if (this.#stopped) return;
+    try {
+      this.#take(this.#parts.server.read(topic, payload));
+    } catch (error) {
+      if (!(error instanceof LorawanRefusal)) throw error;
+      this.#refusals.add(error.reason, topic, error.detail);
+    }
+  }
+
+  /** Throws {@link LorawanRefusal}. */
+  #take(event: LorawanEvent): void {
+    switch (event.kind) {
+      case "uplink":
+        this.#takeUplink(event);
+        return;
+      case "join": {
+        const modem = this.#modemOf(event.route);
+        this.#counts.joins++;
+        joined(modem, event.devAddr);
+        this.#changed(modem);
+        return;
+      }
+      case "downlink":
+        if (event.state === "failed")
+          this.#parts.log.warn("the network server did not send a downlink", {
+            devEui: event.route.devEui,
+            got: event.detail,
+          });
+        this.#downlinks.settled(event.route.devEui, event.id, event.state);
+        return;
+      case "warning":
+        this.#parts.log.info("the network server says", {
+          devEui: event.route.devEui,
+          code: event.code,
+          detail: event.detail,
+        });
+        return;
+      case "other":
+        return;
+    }
+  }
+
+  #modemOf({ devEui }: LorawanRoute): Modem {
+    const modem = this.#modems.get(devEui);
+    if (modem === undefined) throw new LorawanRefusal("unknown-device", `DevEUI ${devEui}`);
+    return modem;
+  }
+
+  #takeUplink({ route, devAddr, fCnt, fPort, bytes }: LorawanUplink): void {
+    const modem = this.#modemOf(route);
+    const refused = countFrame(modem, devAddr, fCnt);
+    if (refused) throw new LorawanRefusal(refused, `frame ${fCnt}`);
+    modem.lastMs = this.#parts.clock.wallMs();
+    this.#changed(modem);
+    this.#downlinks.heard(route.devEui);
+    if (fPort === 0 || bytes.length === 0) this.#counts.empty++;
+    else if (fPort === recordPort) {
+      this.#counts.record++;
+      this.#push(modem, route, bytes, fPort);
+    } else if ((fragmentPorts as readonly number[]).includes(fPort))
+      this.#takeFragment(modem, route, fPort, fCnt, bytes);
+    else throw new LorawanRefusal("foreign-port", `FPort ${fPort}`);
+  }
+
+  #takeFragment(modem: Modem, route: LorawanRoute, port: number, fCnt: number, bytes: Uint8Array): void {
+    try {
+      decodeFragment(bytes);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      throw new LorawanRefusal("bad-fragment", error.message);
+    }
+    const { devEui } = modem;
+    const receiver = this.#sessions.receiverFor(devEui, port);
+    if (receiver === undefined) throw new LorawanRefusal("too-many-sessions");
+    this.#counts.fragment++;
+    const actions = receiver.receive(bytes, fCnt, this.#parts.clock.monotonicMs(), `${modem.joins}`);
+    this.#sessions.changed(devEui, port);
+    this.#act(modem, route, port, actions);
+    // It has its packet's answer and asks again: the receipt that was to tell it so was lost.
+    const last = this.#lastReceipts.get(modem);
+    if (last && receiver.hasStored && actions.length > 0) this.#queueReceipt(route, last);
+  }
+
+  #act(modem: Modem, route: LorawanRoute | undefined, port: number, actions: readonly ReceiverAction[]): void {
+    for (const action of actions) {
+      if (action.kind === "packet") {
+        this.#counts.packets++;
+        this.#push(modem, route, action.packet, port);
+      } else if (route) {
+        this.#counts.answers++;
+        this.#downlinks.queue(route, "answer", port, action.bytes);
+      }
+    }
+  }
+
+  #push(modem: Modem, route: LorawanRoute | undefined, packet: Uint8Array, port: number): void {
+    let record: Uint8Array;
+    try {
+      record = recordOfPacket(packet);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      this.#refusals.add("bad-packet", route?.topic ?? modem.devEui, error.message);
+      this.#settle(modem, route, packet, port, false, true);
+      return;
+    }
+    this.#parts.path.push(topicOf(modem.name, "record"), record, (answer) => {
+      if (answer.outcome === "queue-full") return; // nothing is decided; the device asks again
+      const isKept = keptOutcomes.has(answer.outcome);
+      const isReceiptDue = isKept && route !== undefined && this.#isReceiptDue(modem, answer);
+      // One downlink says both where it can: the receipt ends the session too. A device that misses it asks, and hears the ACK.
+      this.#settle(modem, route, packet, port, isKept, !isReceiptDue);
+      if (isReceiptDue) this.#giveReceipt(modem, route, answer);
+    });
+  }
+
+  /** Tells the session what became of its packet. */
+  #settle(
+    modem: Modem,
+    route: LorawanRoute | undefined,
+    packet: Uint8Array,
+    port: number,
+    isKept: boolean,
+    isAnswered: boolean,
+  ): void {
+    const receiver = port === recordPort ? undefined : this.#sessions.get(modem.devEui, port);
+    if (receiver === undefined) return;
+    const nowMs = this.#parts.clock.monotonicMs();
+    const actions = isKept ? receiver.stored(nowMs, packet) : receiver.refused(nowMs, packet);
+    this.#sessions.changed(modem.devEui, port);
+    this.#saveSoon();
+    if (isAnswered) this.#act(modem, route, port, actions);
+  }
+
+  #isReceiptDue(modem: Modem, { outcome, receipt }: RecordAnswer): boolean {
+    const { receipts, clock } = this.#parts;
+    if (receipt === undefined) return false;
+    // What comes again is asked about.
+    if (receipts === "each" || outcome === "duplicate") return true;
+    const sinceMs = clock.wallMs() - modem.receiptMs;
+    return sinceMs >= receipts * hourMs || sinceMs < 0;
+  }
+
+  #giveReceipt(modem: Modem, route: LorawanRoute, { receipt, place }: RecordAnswer): void {
+    if (receipt === undefined || place === undefined) return;
+    const made = this.#parts.shortReceipt(modem.name, receipt, place);
+    const give = (bytes: Uint8Array | undefined) => {
+      if (bytes === undefined || this.#stopped) return;
+      this.#lastReceipts.set(modem, bytes);
+      modem.receiptMs = this.#parts.clock.wallMs();
+      this.#changed(modem);
+      this.#queueReceipt(route, bytes);
+    };
+    if (!(made instanceof Promise)) {
+      give(made);
+      return;
+    }
+    // A device that gets no receipt asks again.
+    const done = made.then(give, (error: Error) =>
+      this.#parts.log.warn("no receipt was made", { devEui: modem.devEui, got: error.message }),
+    );
+    this.#making = Promise.all([this.#making, done]);
+  }
+
+  #queueReceipt(route: LorawanRoute, bytes: Uint8Array): void {
+    this.#counts.receipts++;
+    this.#downlinks.queue(route, "receipt", receiptPort, bytes);
+  }
+
+  #changed(modem: Modem): void {
+    this.#changedModems.add(modem);
+    this.#saveSoon();
+  }
+
+  #saveSoon(): void {
+    if (this.#stopped) return;
+    this.#cancelSave ??= this.#after(saveAfterMs, () => void this.#save());
+  }
+
+  /** Writes what has changed, in one transaction; what cannot be written now is written with what changes next. */
+  async #save(): Promise<void> {
+    this.#cancelSave?.();
+    this.#cancelSave = undefined;
+    while (this.#saving) await this.#saving;
+    if (this.#changedModems.size === 0 && !this.#sessions.hasChanges) return;
+    this.#saving = this.#saveNow().finally(() => {
+      this.#saving = undefined;
+    });
+    await this.#saving;
+  }
+
+  async #saveNow(): Promise<void> {
+    const modems = [...this.#changedModems];
+    this.#changedModems.clear();
+    const changes = this.#sessions.takeChanges();
+    const counters = modems.map(({ devEui, devAddr, fCnt, joins, lastMs, receiptMs }) => ({
+      ...{ devEui, devAddr, fCnt, joins, lastMs, receiptMs },
+    }));
+    try {
+      await this.#parts.store.lorawan.save({ counters, ...changes });
+      this.#saveFailed = false;
+    } catch (error) {
+      for (const modem of modems) this.#changedModems.add(modem);
+      this.#sessions.giveBack(changes);
+      if (!this.#saveFailed)
+        this.#parts.log.error("sessions of fragments could not be saved", {
+          got: (error as Error).message,
+          todo: "look at the store; after a restart devices send again what was not saved",
+        });
+      this.#saveFailed = true;
+    }
+  }
+
+  /** Looks for modems that others have bound, and ends what was silent for too long. For calling every few seconds. */
+  async lookAround(): Promise<void> {
+    const { store, clock } = this.#parts;
+    const changes = await store.foreignChanges();
+    if (changes !== this.#foreignChanges) {
+      this.#foreignChanges = changes;
+      await this.#modems.load();
+    }
+    if (clock.monotonicMs() < this.#sweepNextMs) return;
+    this.#sweepNextMs = clock.monotonicMs() + sweepEveryMs;
+    // Of a silence of hours nobody waits for the word; it would only meet the next packet.
+    if (this.#sessions.expire().length > 0) this.#saveSoon();
+    this.#downlinks.expire();
+  }
+
+  /** Fulfilled when all that was received has been worked on, answered and saved. */
+  async idle(): Promise<void> {
+    await this.#parts.path.idle();
+    await this.#making;
+    await this.#save();
+  }
+
+  /** Takes nothing more, and saves what it knows. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#making;
+    await this.#save();
+    this.#refusals.flush();
+  }
+}
+
+function later(ms: number, work: () => void): () => void {
+  const timer = setTimeout(work, ms).unref();
+  return () => clearTimeout(timer);
+}
