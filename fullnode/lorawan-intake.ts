@@ -14,8 +14,10 @@ import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { fragmentPorts, receiptPort, recordOfPacket, recordPort } from "../protocol/lorawan.ts";
 import { topicOf } from "../protocol/mqtt-topic.ts";
+import { decodeReceipt } from "../protocol/receipt.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { decodeFragment } from "../protocol/schc.ts";
+import { LoraReceipts } from "./lora-receipt-building.ts";
 import { LorawanDownlinks } from "./lorawan-downlinks.ts";
 import { countFrame, joined, LorawanModems, type Modem } from "./lorawan-modems.ts";
 import { LorawanSessions } from "./lorawan-sessions.ts";
@@ -28,12 +30,13 @@ import {
   lorawanSentences,
   type NetworkServer,
 } from "./lorawan-uplink.ts";
+import type { NodeKeys } from "./node-keys.ts";
 import type { RecordAnswer } from "./record-event.ts";
 import type { RecordPath } from "./record-path.ts";
 import { RefusalTally, type RefusedSample } from "./refusal-tally.ts";
+import type { Registry } from "./registry.ts";
 import type { ReceiverAction } from "./schc-receiver.ts";
-import type { Awaitable, Store } from "./store.ts";
-import type { LorawanStore } from "./store-lorawan.ts";
+import type { Store } from "./store.ts";
 
 /** What a session knows is saved so late: what comes together is one write, and answers go out before it. */
 const saveAfterMs = 100;
@@ -49,14 +52,10 @@ const keptOutcomes: ReadonlySet<RecordAnswer["outcome"]> = new Set([
 
 export interface LorawanIntakeParts {
   readonly server: NetworkServer;
-  readonly store: Pick<Store, "foreignChanges" | "isPassing"> & { readonly lorawan: LorawanStore };
+  readonly store: Store;
   readonly path: Pick<RecordPath, "push" | "idle">;
-  /** The short form of a signed receipt, for a device by its name; undefined where the device has no key for it. */
-  readonly shortReceipt: (
-    name: string,
-    signed: Uint8Array,
-    place: NonNullable<RecordAnswer["place"]>,
-  ) => Awaitable<Uint8Array | undefined>;
+  readonly registry: Registry;
+  readonly keys: Pick<NodeKeys, "loraMac">;
   /** Gives the network server a command; false where it cannot now. */
   readonly publishCommand: (topic: string, json: string) => boolean;
   /** Hours between the receipts of a device, which then speak of all up to them; "each": one for each record. */
@@ -90,14 +89,16 @@ export class LorawanIntake {
   readonly #modems: LorawanModems;
   readonly #sessions: LorawanSessions;
   readonly #downlinks: LorawanDownlinks;
+  readonly #receipts: LoraReceipts;
   readonly #refusals: RefusalTally<LorawanReason>;
   readonly #counts = { record: 0, fragment: 0, empty: 0, joins: 0, packets: 0, answers: 0, receipts: 0 };
   readonly #changedModems = new Set<Modem>();
   /** The receipt that each modem was given last, for one that asks again. */
   readonly #lastReceipts = new WeakMap<Modem, Uint8Array>();
+  /** Receipts that are being made. */
+  readonly #making = new Set<Promise<void>>();
   #cancelSave: (() => void) | undefined;
   #saving: Promise<void> | undefined;
-  #making: Promise<unknown> = Promise.resolve();
   #foreignChanges: number | undefined;
   #sweepNextMs: number;
   #saveFailed = false;
@@ -128,6 +129,7 @@ export class LorawanIntake {
     this.#after = parts.after ?? later;
     this.#modems = new LorawanModems(store.lorawan);
     this.#sessions = new LorawanSessions(clock);
+    this.#receipts = new LoraReceipts(store, parts.keys);
     this.#downlinks = new LorawanDownlinks({
       ...{ server, clock },
       publish: ({ topic, json }) => publishCommand(topic, json),
@@ -296,25 +298,27 @@ export class LorawanIntake {
     return sinceMs >= receipts * hourMs || sinceMs < 0;
   }
 
-  #giveReceipt(modem: Modem, route: LorawanRoute, { receipt, place }: RecordAnswer): void {
-    if (receipt === undefined || place === undefined) return;
-    const made = this.#parts.shortReceipt(modem.name, receipt, place);
-    const give = (bytes: Uint8Array | undefined) => {
-      if (bytes === undefined || this.#stopped) return;
-      this.#lastReceipts.set(modem, bytes);
-      modem.receiptMs = this.#parts.clock.wallMs();
-      this.#changed(modem);
-      this.#queueReceipt(route, bytes);
-    };
-    if (!(made instanceof Promise)) {
-      give(made);
-      return;
-    }
-    // A device that gets no receipt asks again.
-    const done = made.then(give, (error: Error) =>
-      this.#parts.log.warn("no receipt was made", { devEui: modem.devEui, got: error.message }),
+  #giveReceipt(modem: Modem, route: LorawanRoute, answer: RecordAnswer): void {
+    const given = this.#makeReceipt(modem, answer).then(
+      (bytes) => {
+        if (bytes === undefined || this.#stopped) return;
+        this.#lastReceipts.set(modem, bytes);
+        modem.receiptMs = this.#parts.clock.wallMs();
+        this.#changed(modem);
+        this.#queueReceipt(route, bytes);
+      },
+      // A device that gets no receipt asks again.
+      (error: Error) => this.#parts.log.warn("no receipt was made", { devEui: modem.devEui, got: error.message }),
     );
-    this.#making = Promise.all([this.#making, done]);
+    this.#making.add(given);
+    void given.finally(() => this.#making.delete(given));
+  }
+
+  async #makeReceipt({ name }: Modem, { receipt, place }: RecordAnswer): Promise<Uint8Array | undefined> {
+    const device = await this.#parts.registry.device(name);
+    if (device === undefined || receipt === undefined || place === undefined) return undefined;
+    const { content } = decodeReceipt(receipt);
+    return await this.#receipts.receipt(device, content, place.sequence, place.digest);
   }
 
   #queueReceipt(route: LorawanRoute, bytes: Uint8Array): void {
@@ -384,14 +388,14 @@ export class LorawanIntake {
   /** Fulfilled when all that was received has been worked on, answered and saved. */
   async idle(): Promise<void> {
     await this.#parts.path.idle();
-    await this.#making;
+    await Promise.all(this.#making);
     await this.#save();
   }
 
   /** Takes nothing more, and saves what it knows. */
   async stop(): Promise<void> {
     this.#stopped = true;
-    await this.#making;
+    await Promise.all(this.#making);
     await this.#save();
     this.#refusals.flush();
   }
