@@ -93,14 +93,17 @@ export type LoraSessionOutcome =
   | "receiver-abort"
   /** All requests for an ACK went unanswered; the record is sent anew later. */
   | "unacknowledged"
-  | "rcs-mismatch";
+  | "rcs-mismatch"
+  /** All FPorts were taken, nothing had answered it for long, and a newer record wanted one; it is sent anew later. */
+  | "displaced";
 
 export type LoraEvent =
   | {
       readonly event: "frame";
       readonly port: number;
       readonly bytes: number;
-      readonly dataRate: number;
+      /** Absent where the modem does not say. */
+      readonly dataRate?: number;
       readonly airtimeMs: number;
     }
   /** A record went out whole in one frame (for the `tries`th time), or a session for it began. */
