@@ -2,8 +2,9 @@
  * Which frame goes next: the newest record first, then what is under way in fragments, then what waits from before, then repeats. Knows
  * of nothing but records, sessions and time; whether there is airtime for the frame is lora-uplink.ts's to see.
  */
-import { packetBytesMax, packetOf, recordPort } from "../protocol/lorawan.ts";
+
 import { decodeLoraReceipt, storedSequences } from "../protocol/lora-receipt.ts";
+import { packetBytesMax, packetOf, recordPort } from "../protocol/lorawan.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { tileBytes } from "../protocol/schc.ts";
 import type { LoraRecord, LoraRecordSource } from "./lora-record.ts";

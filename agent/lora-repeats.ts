@@ -2,9 +2,11 @@
  * Records that went out whole and that no verified receipt names yet: when each is sent again. None is ever dropped here; one that is
  * forgotten because there are too many counts as never sent.
  */
-export const repeatDelaysMs: readonly number[] = [5, 15, 30, 60, 120, 240, 480, 720].map((minutes) => minutes * 60_000);
-/** An SCHC ACK said that it was stored: only where no receipt confirms that for a day was it a lie or a loss. */
-const acknowledgedDelayMs = 24 * 3_600_000;
+export const usualRepeatDelaysMs: readonly number[] = [5, 15, 30, 60, 120, 240, 480, 720].map(
+  (minutes) => minutes * 60_000,
+);
+/** An SCHC ACK said that it was stored; only where no receipt confirms that for a day, and by the next daily batch, was it a lie or a loss. */
+const acknowledgedDelayMs = 26 * 3_600_000;
 const recordsMax = 512;
 
 /** Plain data, whole milliseconds. */
@@ -108,7 +110,8 @@ export class LoraRepeats {
   /** When the next one of those that are not due yet is. */
   nextDueMs(nowMs: number): number | undefined {
     let next: number | undefined;
-    for (const { dueMs } of this.#sent.values()) if (dueMs > nowMs && (next === undefined || dueMs < next)) next = dueMs;
+    for (const { dueMs } of this.#sent.values())
+      if (dueMs > nowMs && (next === undefined || dueMs < next)) next = dueMs;
     return next;
   }
 }

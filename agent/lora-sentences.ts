@@ -2,7 +2,8 @@
 
 export const joinSentences = {
   refused: "the network refused to let this device join",
-  "no-answer": "nothing answered the join request: out of reach, or the AppKey is not the one that the network server has",
+  "no-answer":
+    "nothing answered the join request: out of reach, or the AppKey is not the one that the network server has",
   busy: "the modem was busy",
   "duty-cycle": "the modem's own duty cycle kept the join request back",
   "no-keys": "the modem has no keys: run 'ecp lora provision'",

@@ -4,6 +4,7 @@ import type { LoraRecord } from "./lora-record.ts";
 import type { LoraSessionStatus } from "./lora-status.ts";
 import { SchcSender, type SenderOptions, type SenderOutcome, type SenderState } from "./schc-sender.ts";
 
+const ports: readonly number[] = fragmentPorts;
 /** A session that asked in vain so often gives its FPort to a newer record where all are taken. */
 const yieldsAfterAttempts = 2;
 
@@ -62,7 +63,7 @@ export class LoraSessions {
 
   /** The port of the next session; undefined where all are taken. */
   get nextPort(): number | undefined {
-    const inTurn = [...fragmentPorts.slice(this.#turn), ...fragmentPorts.slice(0, this.#turn)];
+    const inTurn = [...ports.slice(this.#turn), ...ports.slice(0, this.#turn)];
     return inTurn.find((port) => !this.#open.some(({ sender }) => sender.port === port));
   }
 
@@ -70,7 +71,7 @@ export class LoraSessions {
   begin({ epoch, sequence, bytes }: LoraRecord, nowMs: number): LoraSession | undefined {
     const port = this.nextPort;
     if (port === undefined) return undefined;
-    this.#turn = (fragmentPorts.findIndex((known) => known === port) + 1) % fragmentPorts.length;
+    this.#turn = (ports.indexOf(port) + 1) % ports.length;
     const sender = SchcSender.begin(port, packetOf(bytes), this.#senderOptions);
     const session = { epoch, sequence, beganMs: nowMs, sender };
     this.#open = [...this.#open, session];
@@ -82,7 +83,7 @@ export class LoraSessions {
    * nothing, and yet may carry all there is, does not stop what is new. Undefined where each still has something to send.
    */
   yielding(nowMs: number): LoraSession | undefined {
-    if (this.#open.length < fragmentPorts.length) return undefined;
+    if (this.#open.length < ports.length) return undefined;
     return this.#open.find(({ sender }) => {
       const waits = (sender.wakesAtMs(nowMs) ?? nowMs) > nowMs;
       return waits && sender.state(nowMs).attempts >= yieldsAfterAttempts;

@@ -3,8 +3,9 @@
  * there airtime) and in the state file (written before it goes) first. Nothing that a modem or a network says ends a record: only
  * a verified receipt does, and until then it is sent again at growing distances.
  */
-import type { JoinOutcome, LoraDownlink, SendOutcome } from "../drivers/lora/modem.ts";
+
 import { DriverError, messageOf } from "../drivers/failure.ts";
+import type { JoinOutcome, LoraDownlink, SendOutcome } from "../drivers/lora/modem.ts";
 import { BackOff } from "../platform/back-off.ts";
 import { fragmentPorts, receiptPort, recordPort } from "../protocol/lorawan.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -13,7 +14,8 @@ import { costAfter, costBefore, dutyCycleOf, joinCost } from "./lora-frame-cost.
 import { FrameLimit } from "./lora-frame-limit.ts";
 import { JoinPolicy } from "./lora-join.ts";
 import { LoraOutbox, type OutgoingFrame, type Pending } from "./lora-outbox.ts";
-import { repeatDelaysMs } from "./lora-repeats.ts";
+import { usualRepeatDelaysMs } from "./lora-repeats.ts";
+import { LoraRest } from "./lora-rest.ts";
 import { budgetSentences, joinSentences, refusalSentences } from "./lora-sentences.ts";
 import { decodeLoraState, encodeLoraState, type StateClock } from "./lora-state.ts";
 import type { LoraCondition, LoraState, LoraStatus } from "./lora-status.ts";
@@ -54,6 +56,7 @@ export class LoraUplink {
   readonly #outbox: LoraOutbox;
   readonly #join: JoinPolicy;
   readonly #limit: FrameLimit;
+  readonly #rest: LoraRest;
   readonly #modemBackOff: BackOff;
   readonly #refusedBackOff: BackOff;
   readonly #roomBackOff: BackOff;
@@ -65,14 +68,11 @@ export class LoraUplink {
   #isReady = false;
   /** Why it is to be begun anew, after a rest. */
   #lostBy: string | undefined;
-  #losses = 0;
   #view: ModemView = { joined: false };
   #joinDetail: string | undefined;
   #condition: LoraCondition = "stopped";
   #detail: string | undefined;
   #resumesAtMs: number | undefined;
-  #hasNews = false;
-  #endPause: AbortController | undefined;
   readonly #counts = {
     framesSent: 0,
     bytesSent: 0,
@@ -84,24 +84,21 @@ export class LoraUplink {
 
   constructor(options: LoraUplinkOptions) {
     this.#o = options;
-    const { timing, source, modem, emit, random, bootId } = options;
+    const { timing, source, modem, emit, random, bootId, repeatDelaysMs = usualRepeatDelaysMs } = options;
     this.#stateClock = { clock: timing.clock, bootId };
-    this.#outbox = new LoraOutbox({
-      ...{ source, emit, random },
-      repeatDelaysMs: options.repeatDelaysMs ?? repeatDelaysMs,
-    });
+    this.#outbox = new LoraOutbox({ source, emit, random, repeatDelaysMs });
     this.#join = new JoinPolicy(options.linkDeadAfterMs ?? usualLinkDeadAfterMs, random);
     this.#limit = new FrameLimit(options.region);
+    this.#rest = new LoraRest(timing);
     this.#modemBackOff = new BackOff({ firstMs: secondMs, longestMs: 5 * minuteMs, random });
     this.#refusedBackOff = new BackOff({ firstMs: 2 * secondMs, longestMs: 5 * minuteMs, random });
     this.#roomBackOff = new BackOff({ firstMs: 30 * secondMs, longestMs: hourMs, random });
     this.#budget = new LoraBudget(this.#limits);
-    source.onNews(() => this.#wake());
+    source.onNews(() => this.#rest.wake());
     modem.onDownlink((downlink) => this.#received(downlink));
     modem.onLost((reason) => {
-      this.#losses++;
       this.#lose(reason);
-      this.#wake();
+      this.#rest.interrupt();
     });
   }
 
@@ -130,7 +127,7 @@ export class LoraUplink {
   /** Ends what is on its way, and gives the modem's port back. */
   async stop(): Promise<void> {
     this.#isStopped = true;
-    this.#wake();
+    this.#rest.end();
     await this.#o.modem.close();
     await this.#running;
     this.#say("stopped");
@@ -177,24 +174,6 @@ export class LoraUplink {
     if (isNew) this.#o.onState(this.#state(nowMs));
   }
 
-  #wake(): void {
-    this.#hasNews = true;
-    this.#endPause?.abort();
-  }
-
-  /** Waits; stop() and the loss of the modem end it early, and news where it waits `forNews`. */
-  async #pause(ms: number, forNews: boolean): Promise<void> {
-    const untilMs = this.#nowMs + ms;
-    const losses = this.#losses;
-    while (!this.#isStopped && this.#losses === losses && !(forNews && this.#hasNews)) {
-      const restMs = untilMs - this.#nowMs;
-      if (restMs <= 0) return;
-      this.#endPause = new AbortController();
-      await this.#o.timing.pause(restMs, this.#endPause.signal);
-      this.#endPause = undefined;
-    }
-  }
-
   async #run(): Promise<void> {
     while (!this.#isStopped) {
       try {
@@ -219,7 +198,7 @@ export class LoraUplink {
     this.#lostBy = undefined;
     const delayMs = this.#modemBackOff.next();
     this.#say("modem-away", reason, delayMs);
-    await this.#pause(delayMs, false);
+    await this.#rest.rest(delayMs, false);
   }
 
   async #load(): Promise<void> {
@@ -228,7 +207,7 @@ export class LoraUplink {
       bytes = await this.#o.store.read();
     } catch (error) {
       this.#say("state-unwritable", `the state cannot be read: ${messageOf(error)}`, storeRetryMs);
-      return this.#pause(storeRetryMs, false);
+      return this.#rest.rest(storeRetryMs, false);
     }
     this.#isLoaded = true;
     if (bytes === undefined) return;
@@ -268,7 +247,7 @@ export class LoraUplink {
 
   /** One frame, one join request, or one rest. */
   async #step(): Promise<void> {
-    this.#hasNews = false;
+    this.#rest.looks();
     const nowMs = this.#nowMs;
     this.#outbox.tidy(nowMs);
     const isDead = this.#join.isLinkDead(nowMs) && this.#join.waitMs(nowMs) === 0;
@@ -278,22 +257,22 @@ export class LoraUplink {
       pending = await this.#outbox.pending(nowMs);
     } catch (error) {
       this.#say("no-records", `the wallet cannot be asked for records: ${messageOf(error)}`, recordsRetryMs);
-      return this.#pause(recordsRetryMs, true);
+      return this.#rest.rest(recordsRetryMs, true);
     }
-    if (pending === undefined) return this.#rest();
+    if (pending === undefined) return this.#restIdle();
     this.#view = await this.#o.modem.state();
     if (!this.#view.joined) return;
     const bytesMax = this.#limit.bytesMax(this.#view.dataRate, this.#view.bytesMax);
     const frame = this.#outbox.frame(pending, bytesMax, this.#nowMs);
-    if (frame === undefined) return this.#rest();
+    if (frame === undefined) return this.#restIdle();
     return frame === "no-room" ? this.#makeRoom(bytesMax) : this.#send(frame);
   }
 
-  #rest(): Promise<void> {
+  #restIdle(): Promise<void> {
     const nowMs = this.#nowMs;
     const dueMs = this.#outbox.nextDueMs(nowMs) ?? Number.POSITIVE_INFINITY;
     this.#say("idle");
-    return this.#pause(Math.max(secondMs, Math.min(idleLookMs, dueMs - nowMs)), true);
+    return this.#rest.rest(Math.max(secondMs, Math.min(idleLookMs, dueMs - nowMs)), true);
   }
 
   async #joinStep(isDead: boolean): Promise<void> {
@@ -303,7 +282,7 @@ export class LoraUplink {
     const waitMs = this.#join.waitMs(nowMs);
     if (waitMs > 0) {
       this.#say("not-joined", this.#joinDetail, waitMs);
-      return this.#pause(Math.min(waitMs, joinLookMs), false);
+      return this.#rest.rest(Math.min(waitMs, joinLookMs), false);
     }
     const cost = joinCost(this.#o.region);
     const wait = this.#budget.waitFor(cost, nowMs);
@@ -315,7 +294,7 @@ export class LoraUplink {
     if (!(await this.#save())) {
       this.#budget.settle(undefined, this.#nowMs);
       this.#join.notRequested(0, this.#nowMs);
-      return this.#pause(storeRetryMs, false);
+      return this.#rest.rest(storeRetryMs, false);
     }
     this.#counts.joinRequests++;
     this.#joined(await this.#o.modem.join(), cost);
@@ -348,10 +327,10 @@ export class LoraUplink {
   #awaitBudget({ limit, waitMs }: BudgetWait, forNews: boolean): Promise<void> {
     if (waitMs === Number.POSITIVE_INFINITY) {
       this.#say(limit, "one frame is longer than the whole allowance at this data rate");
-      return this.#pause(budgetLookMs, forNews);
+      return this.#rest.rest(budgetLookMs, forNews);
     }
     this.#say(limit, budgetSentences[limit], waitMs);
-    return this.#pause(Math.min(waitMs, budgetLookMs), forNews);
+    return this.#rest.rest(Math.min(waitMs, budgetLookMs), forNews);
   }
 
   /** MAC commands fill the frames: they go out with any frame, also one that holds nothing else, and the next one has their room. */
@@ -359,7 +338,7 @@ export class LoraUplink {
     const delayMs = this.#roomBackOff.next();
     if (this.#view.bytesMax !== undefined) await this.#send(emptyFrame);
     this.#say("no-room", `frames hold ${bytesMax} bytes now, and what is to be sent needs more`, delayMs);
-    return this.#pause(delayMs, false);
+    return this.#rest.rest(delayMs, false);
   }
 
   async #send(frame: OutgoingFrame): Promise<void> {
@@ -375,13 +354,13 @@ export class LoraUplink {
     if (!(await this.#save())) {
       this.#budget.settle(undefined, this.#nowMs);
       frame.done("not-sent", this.#nowMs);
-      return this.#pause(storeRetryMs, false);
+      return this.#rest.rest(storeRetryMs, false);
     }
     const outcome = await modem.send(frame.port, bytes);
     if (outcome.kind === "sent") await this.#sent(frame, bytes.length, dataRate);
     const delayMs = outcome.kind === "sent" ? 0 : this.#notSent(frame, bytes.length, outcome, cost);
     await this.#save();
-    if (delayMs > 0) await this.#pause(delayMs, false);
+    if (delayMs > 0) await this.#rest.rest(delayMs, false);
   }
 
   async #sent(frame: OutgoingFrame, bytes: number, before: number | undefined): Promise<void> {
@@ -464,6 +443,6 @@ export class LoraUplink {
       this.#counts.downlinksIgnored++;
       return;
     }
-    this.#wake();
+    this.#rest.wake();
   }
 }
