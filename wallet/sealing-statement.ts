@@ -6,6 +6,7 @@ import { quantityOfCode } from "../protocol/quantity.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecord, eventCodes, valueMax } from "../protocol/record.ts";
 import type { Statement } from "../protocol/statement.ts";
+import type { PlanTerms } from "../protocol/wallet-hello.ts";
 import { readBytesMax, WalletRefusal } from "../protocol/wallet-message.ts";
 import type { Journal } from "./journal.ts";
 import type { KnownRow } from "./journal-rows.ts";
@@ -15,6 +16,11 @@ import type { PolicyMeter } from "./policy.ts";
 /** How far before an end of the period its row may lie: so many slots may have failed. */
 const slotsBackMax = 10;
 
+/** A meter, and the uplink plans that its rows may be of: the full one first. */
+interface StatedMeter extends Pick<PolicyMeter, "index"> {
+  readonly plans: readonly Pick<PlanTerms, "plan" | "slotS">[];
+}
+
 export type StatedPeriod = Pick<Statement, "meter" | "fromS" | "toS" | "registers" | "first" | "last">;
 
 /**
@@ -23,7 +29,7 @@ export type StatedPeriod = Pick<Statement, "meter" | "fromS" | "toS" | "register
  */
 export function statedPeriod(
   journal: Journal,
-  meter: PolicyMeter,
+  meter: StatedMeter,
   period: { readonly fromS: number; readonly toS: number },
   sign: () => void,
 ): StatedPeriod {
@@ -56,16 +62,16 @@ export function statedPeriod(
   };
 }
 
-function rowAtOrBefore(journal: Journal, meter: PolicyMeter, atS: number, sign: () => void): KnownRow {
-  const slotS = Math.max(1, meter.slotS);
-  const slotEndS = Math.floor(atS / slotS) * slotS;
-  const times = [atS, ...Array.from({ length: slotsBackMax + 1 }, (_, back) => slotEndS - back * slotS)];
-  for (const timeS of new Set(times)) {
-    const row = goodRow(journal, meter.index, timeS);
-    if (row === undefined) continue;
-    if (row.sequence > 0) return row;
-    sign();
-    return goodRow(journal, meter.index, timeS) ?? row;
+function rowAtOrBefore(journal: Journal, meter: StatedMeter, atS: number, sign: () => void): KnownRow {
+  for (const { plan, slotS } of meter.plans) {
+    if (plan !== 0 && journal.lastRow(meter.index, plan) === undefined) continue;
+    for (const timeS of timesBefore(atS, Math.max(1, slotS))) {
+      const row = goodRow(journal, meter.index, plan, timeS);
+      if (row === undefined) continue;
+      if (row.sequence > 0) return row;
+      sign();
+      return goodRow(journal, meter.index, plan, timeS) ?? row;
+    }
   }
   throw new WalletRefusal(
     "period-not-held",
@@ -73,12 +79,17 @@ function rowAtOrBefore(journal: Journal, meter: PolicyMeter, atS: number, sign: 
   );
 }
 
-function goodRow(journal: Journal, meter: number, timeS: number): KnownRow | undefined {
+function timesBefore(atS: number, slotS: number): Set<number> {
+  const slotEndS = Math.floor(atS / slotS) * slotS;
+  return new Set([atS, ...Array.from({ length: slotsBackMax + 1 }, (_, back) => slotEndS - back * slotS)]);
+}
+
+function goodRow(journal: Journal, meter: number, plan: number, timeS: number): KnownRow | undefined {
   const isGood = ({ row, clockState, codes }: KnownRow): boolean =>
     row.status === statuses.good &&
     clockState !== clockStates.relative &&
     codes.some((code) => quantityOfCode(code)?.cumulative === true);
-  const found = journal.findRow(meter, 0, timeS, isGood);
+  const found = journal.findRow(meter, plan, timeS, isGood);
   return found && isGood(found) ? found : undefined;
 }
 

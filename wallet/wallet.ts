@@ -328,7 +328,8 @@ export class Wallet {
     const { journal, policy, key, clock } = this.#options;
     const meter = policy.meters.find((item) => item.index === index);
     if (!meter) throw new WalletRefusal("unknown-meter", `${index}`);
-    const period = statedPeriod(journal, meter, { fromS, toS }, () => this.#sealer.closePending());
+    const plans = [{ plan: 0, slotS: meter.slotS }, ...policy.plans];
+    const period = statedPeriod(journal, { index, plans }, { fromS, toS }, () => this.#sealer.closePending());
     const made = { device: this.#device, timeS: timeOf(clock), clockState: this.#sealer.clockState };
     return this.#keyUsed(() => signStatement({ ...period, ...made }, key.sign, this.#kid));
   }

@@ -10,5 +10,6 @@ if (postgresMissing) {
   const server = await PostgresServer.start();
   after(() => server.stop());
   usePostgres(server);
-  for (const name of ["aggregate", "energy", "device-states", "sealed-envelope"]) await import(`./${name}.test.ts`);
+  for (const name of ["aggregate", "energy", "device-states", "sealed-envelope", "lora-receipt-building"])
+    await import(`./${name}.test.ts`);
 }

@@ -70,6 +70,20 @@ test("a statement has the stands at the end, what they rose by, and the records 
   assert.deepEqual(stated(wallet, 3, 3).registers[0], { code: 2, stand: 1_075, rise: 0 });
 });
 
+test("a device that seals no full plan states the rows of the plan that it has", (t) => {
+  const plans = [{ plan: 1, slotS: 3_600, sealEveryS: 86_400 }];
+  const wallet = quarterHours(t, { policy: { plans } });
+  for (const hour of [0, 1, 2, 3])
+    wallet.seal([{ timeS: startS + hour * 3_600, status: 0, values: [1_000 + hour, 5] }], {
+      ...{ plan: 1, slotS: 3_600, codes },
+    });
+  assert.equal(wallet.hello().pendingRows, 4);
+  const statement = stated(wallet, 0, 9);
+  assert.deepEqual([statement.fromS, statement.toS], [startS, startS + 7_200]);
+  assert.deepEqual(statement.registers[0], { code: 2, stand: 1_002, rise: 2 });
+  assert.equal(wallet.hello().pendingRows, 0, "what waited was signed first");
+});
+
 test("where the end's row failed or was marked, the last good one of ten slots before it counts", (t) => {
   const wallet = quarterHours(t);
   seal(wallet, 0, [1_000, 0]);
