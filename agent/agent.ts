@@ -2,13 +2,12 @@
 import { uptime } from "node:os";
 import type { ModbusLine } from "../drivers/modbus/line.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
-import type { Alarm } from "../platform/alarm-board.ts";
 import { BackOff } from "../platform/back-off.ts";
 import type { Clock } from "../platform/clock.ts";
 import { multibaseOf } from "../protocol/public-key.ts";
-import { decodeReceipt } from "../protocol/receipt.ts";
 import type { WalletHello } from "../protocol/wallet-hello.ts";
 import { WalletRefusal } from "../protocol/wallet-message.ts";
+import { type AgentStatus, meterStatus } from "./agent-status.ts";
 import { BacklogPace, type BacklogStatus, RowsOfRecord } from "./backlog.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import { EpochForwarders } from "./epoch-forwarders.ts";
@@ -16,26 +15,25 @@ import type { AgentEvent } from "./event.ts";
 import type { SequenceRange } from "./forwarder.ts";
 import { FreshRecords, type SequencedRecord } from "./fresh-records.ts";
 import { LineTurns } from "./line-turns.ts";
+import type { LoraCarrier } from "./lora-carrier.ts";
 import { MqttUplink } from "./mqtt-uplink.ts";
 import { pause, Rest } from "./pause.ts";
+import { checkPolicy } from "./policy-check.ts";
 import {
   keepStartGap,
   lineOf,
-  lose,
   type PolledMeter,
   polledMeter,
   pollMeter,
   type ReadingPathOptions,
-  sealDue,
   sealRows,
 } from "./reading-path.ts";
-import { ReceiptQueue } from "./receipt-queue.ts";
+import { ReceiptTaking } from "./receipt-taking.ts";
+import { closeBatch, fullPlan, lose, type MeterRows, type RowPlan, sealDue } from "./row-sealing.ts";
 import { uplinkFor } from "./uplink.ts";
 import { WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 const tickMs = 1_000;
-/** A loop that only news can give work to. */
-const idleMs = 60_000;
 /** So long after a boot it may be one of many of the same minute: a power cut has ended. */
 const bootedLatelyS = 600;
 /** How often the wallet is asked what it has sealed by itself (events, batches that closed). */
@@ -50,42 +48,8 @@ export interface AgentOptions {
   readonly emit: (event: AgentEvent) => void;
   /** False: seal and forward what is there, read no meter. */
   readonly polling: boolean;
-}
-
-/** The wallet's policy is not what this configuration needs: what would be read could not be sealed. */
-export class PolicyMismatch extends Error {
-  constructor(message: string) {
-    super(message);
-    this.name = "PolicyMismatch";
-  }
-}
-
-/** What the agent says of itself; its alarms are added by whoever watches it (agent/alarms.ts). Times in Unix seconds and milliseconds as named. */
-export interface AgentStatus {
-  readonly alarms?: readonly Alarm[];
-  readonly device: string | undefined;
-  readonly wallet: "connected" | "disconnected";
-  readonly uplink: { readonly address: string; readonly connected: boolean; readonly detail: string } | undefined;
-  readonly sealed: number;
-  readonly acknowledged: number;
-  readonly waiting: number;
-  readonly backlog: BacklogStatus;
-  readonly meters: readonly {
-    readonly name: string;
-    readonly index: number;
-    readonly line: string;
-    readonly lastTimeS: number;
-    /** The clock is not set: that time is seconds since the boot. */
-    readonly lastIsRelative: boolean;
-    readonly lastStatus: string;
-    readonly unsealedRows: number;
-    readonly missedSlots: number;
-    /** Good readings that ended more than 2 s, or a tenth of the slot, after it. */
-    readonly lateReadings: number;
-    /** Longest time after a slot's end at which a good reading was there, in milliseconds, since the start. */
-    readonly longestOffsetMs: number;
-    readonly lostRows: number;
-  }[];
+  /** Made where the configuration has it; else its modules are not even loaded. */
+  readonly lora?: LoraCarrier;
 }
 
 export class Agent {
@@ -110,8 +74,7 @@ export class Agent {
   #walletMet = false;
   #hello: WalletHello | undefined;
   #helloMs = 0;
-  readonly #receipts = new ReceiptQueue();
-  readonly #receiptNews = new Rest();
+  readonly #receipts: ReceiptTaking;
 
   constructor(options: AgentOptions) {
     const { configuration, clock, emit } = options;
@@ -127,6 +90,14 @@ export class Agent {
       emit({ event: "wallet", state: connected ? "connected" : "disconnected", ...(detail && { detail }) });
     });
     this.#lines = new Map(configuration.lines.map((line) => [line.name, lineOf(line)]));
+    this.#receipts = new ReceiptTaking({
+      ...{ wallet: this.#wallet, forwarders: this.#forwarders, monotonicMs: clock.monotonicMs, emit },
+      onTaken: (refused) => {
+        if (refused) this.#helloMs = Number.NEGATIVE_INFINITY;
+        this.#wakeUplinks();
+      },
+    });
+    const plans = plansOf(options);
     const turns = new Map(configuration.lines.map((line) => [line.name, new LineTurns()]));
     this.#meters = configuration.meters.map((meter) =>
       polledMeter(
@@ -134,6 +105,7 @@ export class Agent {
         options.profileOf(meter.profile),
         this.#lines.get(meter.line) as ModbusLine,
         turns.get(meter.line),
+        plans,
       ),
     );
     this.#path = {
@@ -147,9 +119,14 @@ export class Agent {
       onSealed: (sequence, rows) => {
         this.#rowsOfRecord.note(rows);
         this.#forwarders.running.sealed(sequence, clock.monotonicMs());
-        this.#news.wake();
+        this.#wakeUplinks();
       },
     };
+  }
+
+  #wakeUplinks(): void {
+    this.#news.wake();
+    this.#options.lora?.news();
   }
 
   /**
@@ -159,21 +136,13 @@ export class Agent {
   async start(): Promise<void> {
     const hello = await this.#wallet.connected(this.#ending.signal);
     this.#ending.signal.throwIfAborted();
-    if (this.#options.polling) this.#checkPolicy(hello);
+    const { polling, configuration, lora, emit } = this.#options;
+    if (polling) checkPolicy(configuration, hello);
     this.#resume(hello);
-    if (this.#options.polling && !this.#polling.signal.aborted) this.#startPolling(hello);
-    this.#loops.push(this.#forwardLoop(), this.#receiptLoop());
-  }
-
-  #checkPolicy(hello: WalletHello): void {
-    for (const { index, name, intervalS } of this.#options.configuration.meters) {
-      const known = hello.meters.find((meter) => meter.index === index);
-      if (!known) throw new PolicyMismatch(`the wallet's policy does not name meter ${index} (${name})`);
-      if (known.slotS !== intervalS)
-        throw new PolicyMismatch(
-          `the wallet's policy has ${known.slotS} s for meter ${index} (${name}), the configuration ${intervalS} s`,
-        );
-    }
+    const onReceipt = (receipt: Uint8Array): void => this.#receipts.push(receipt);
+    lora?.start({ wallet: this.#wallet, forwarders: this.#forwarders, emit, onReceipt });
+    if (polling && !this.#polling.signal.aborted) this.#startPolling(hello);
+    this.#loops.push(this.#forwardLoop(), this.#receipts.run(this.#ending.signal));
   }
 
   #startPolling(hello: WalletHello): void {
@@ -212,10 +181,7 @@ export class Agent {
       brokers: [mqtt, ...mqttFallbacks],
       device,
       hasJustBooted: uptime() < bootedLatelyS,
-      onReceipt: (receipt) => {
-        this.#receipts.push(receipt);
-        this.#receiptNews.wake();
-      },
+      onReceipt: (receipt) => this.#receipts.push(receipt),
       onState: (connected, detail = "") => {
         this.#uplinkDetail = detail;
         const state = connected ? "connected" : "disconnected";
@@ -236,6 +202,7 @@ export class Agent {
       try {
         await this.#askWallet();
         await this.#forward();
+        this.#options.lora?.look();
         backOff.reset();
         await this.#news.rest(tickMs, signal);
       } catch (error) {
@@ -300,52 +267,21 @@ export class Agent {
     }
   }
 
-  async #receiptLoop(): Promise<void> {
-    const { signal } = this.#ending;
-    while (!signal.aborted) {
-      await this.#takeReceipts();
-      await this.#receiptNews.rest(idleMs, signal);
-    }
-  }
-
-  async #takeReceipts(): Promise<void> {
-    for (;;) {
-      const receipt = this.#receipts.shift();
-      if (!receipt) return;
-      await this.#takeReceipt(receipt);
-    }
-  }
-
-  /** The agent only carries a receipt: the wallet verifies it, and what it then says is released is released. */
-  async #takeReceipt(receipt: Uint8Array): Promise<void> {
-    const { clock, emit } = this.#options;
-    try {
-      const { epoch, through } = await this.#wallet.release(receipt);
-      const ranges = decodeReceipt(receipt).content.ranges.map((range) => [range.first, range.last] as const);
-      const forwarder = this.#forwarders.of(epoch);
-      const before = forwarder?.through ?? through;
-      const receiptMs = forwarder?.released(through, ranges, clock.monotonicMs()) ?? [];
-      if ((through > before || receiptMs.length > 0) && forwarder === this.#forwarders.running)
-        emit({ event: "acknowledged", through, receiptMs });
-    } catch (error) {
-      if (error instanceof WalletUnavailable) return; // what it said is said again once records are resent
-      if (!(error instanceof WalletRefusal)) throw error;
-      emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
-      this.#helloMs = Number.NEGATIVE_INFINITY; // the wallet may have begun a new epoch over it
-    }
-    this.#news.wake();
-  }
-
   /** Stops polling; what was read is sealed, what is sealed goes on being forwarded. */
   async stopPolling(): Promise<void> {
     this.#polling.abort();
     await Promise.all(this.#pollLoops);
     await this.#sealAll();
+    for (const rows of this.#allRows) await closeBatch(rows, this.#path);
+  }
+
+  get #allRows(): MeterRows[] {
+    return this.#meters.flatMap(({ rows }) => rows);
   }
 
   async #sealAll(): Promise<void> {
-    for (const meter of this.#meters) {
-      if (meter.buffer.length > 0) await sealDue(meter, this.#path, true);
+    for (const rows of this.#allRows) {
+      if (rows.buffer.length > 0) await sealDue(rows, this.#path, true);
       if (!this.#walletConnected) return;
     }
   }
@@ -359,10 +295,11 @@ export class Agent {
     await Promise.all([...this.#lines.values()].map((line) => line.close()));
     await polled;
     await this.#sealAll();
-    for (const meter of this.#meters)
-      if (meter.buffer.length > 0)
-        lose(meter, meter.buffer.length, "the wallet was away when the agent ended", this.#path);
-    if (this.#walletConnected) await this.#takeReceipts();
+    for (const rows of this.#allRows)
+      if (rows.buffer.length > 0)
+        lose(rows, rows.buffer.length, "the wallet was away when the agent ended", this.#options.emit);
+    await this.#options.lora?.stop();
+    if (this.#walletConnected) await this.#receipts.takeAll();
     this.#ending.abort();
     await Promise.all(this.#loops);
     await this.#uplink?.stop();
@@ -392,29 +329,24 @@ export class Agent {
 
   status(): AgentStatus {
     const uplink = this.#uplink;
+    const lora = this.#options.lora?.status();
     return {
       device: this.#hello && multibaseOf(this.#hello.nameKey),
       wallet: this.#walletConnected ? "connected" : "disconnected",
       uplink: uplink && { address: uplink.address, connected: uplink.isConnected, detail: this.#uplinkDetail },
+      ...(lora && { lora }),
       sealed: this.#forwarders.running.highest,
       acknowledged: this.#forwarders.running.through,
       waiting: this.#forwarders.waiting,
       backlog: this.#backlog(),
-      meters: this.#meters.map(
-        ({ configuration, modbus, lastS, isRelative, lastStatus, buffer, missed, late, longestOffsetMs, lost }) => ({
-          name: configuration.name,
-          index: configuration.index,
-          line: modbus.line.description,
-          lastTimeS: lastStatus === "" ? 0 : (lastS ?? 0),
-          lastIsRelative: isRelative,
-          lastStatus,
-          unsealedRows: buffer.length,
-          missedSlots: missed,
-          lateReadings: late,
-          longestOffsetMs,
-          lostRows: lost,
-        }),
-      ),
+      meters: this.#meters.map(meterStatus),
     };
   }
+}
+
+/** Where there is no broker only what LoRaWAN carries is sealed: the rest could never leave. */
+function plansOf({ configuration, lora }: AgentOptions): readonly RowPlan[] {
+  if (!configuration.lora) return [fullPlan];
+  if (!lora) throw new TypeError("a configuration with LoRaWAN, and no carrier for it");
+  return configuration.mqtt ? [fullPlan, lora.plan] : [lora.plan];
 }

@@ -3,7 +3,8 @@ import { type Alarm, AlarmBoard, type AlarmChange, type AlarmRule, type Observat
 import type { Clock } from "../platform/clock.ts";
 import { clockStateLetters } from "../protocol/reading-status.ts";
 import type { WalletHello } from "../protocol/wallet-hello.ts";
-import type { AgentStatus } from "./agent.ts";
+import type { AgentStatus } from "./agent-status.ts";
+import type { LoraCarrierStatus } from "./lora-carrier.ts";
 
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
@@ -24,11 +25,20 @@ export const agentAlarmRules = {
   /** Level: share of the journal's segments that hold what no full node has acknowledged. */
   "ring-filling": { raiseAt: ringAlarmShare, raiseAfterMs: 0, clearBelow: ringAlarmShare - 0.1, clearAfterMs: 0 },
   "wallet-away": { ...atOnce, raiseAfterMs: minuteMs },
+  /** The modem does not answer, or its state cannot be kept: nothing goes over LoRaWAN. */
+  "lora-stopped": { ...atOnce, raiseAfterMs: 10 * minuteMs },
+  "lora-not-joined": { ...atOnce, raiseAfterMs: hourMs },
+  /** Level: share of an allowance of airtime that is spent. */
+  "lora-budget-spent": { raiseAt: 0.95, raiseAfterMs: hourMs, clearBelow: 0.7, clearAfterMs: 0 },
+  /** Level: how long nothing came down though records wait for receipts, as a share of what is allowed. */
+  "lora-silent": atOnce,
 } as const satisfies Record<string, AlarmRule>;
 export type AgentAlarmKind = keyof typeof agentAlarmRules;
 export type AgentAlarm = Alarm<AgentAlarmKind>;
 
 export const agentLookEveryMs = 10_000;
+/** So long nothing may come down over LoRaWAN while records that were sent wait for a receipt. */
+export const loraSilentAfterMs = 24 * hourMs;
 /** So long a connected full node may leave what waits without an acknowledgement. */
 export const withheldAfterMs = 15 * minuteMs;
 /** Over so long a time it is seen whether the backlog grows. */
@@ -57,7 +67,12 @@ export class AgentWatch {
   /** Takes how things stand now; for calling every {@link agentLookEveryMs}. Gives what changed. */
   look(status: AgentStatus, hello: WalletHello | undefined): AlarmChange<AgentAlarmKind>[] {
     const nowMs = this.#clock.monotonicMs();
-    const found = [...this.#ofUplink(status, nowMs), ...ofWallet(status, hello), ...ofMeters(status)];
+    const found = [
+      ...this.#ofUplink(status, nowMs),
+      ...ofWallet(status, hello),
+      ...ofMeters(status),
+      ...(status.lora ? ofLora(status.lora) : []),
+    ];
     return this.#board.evaluate(found, nowMs, this.#clock.wallMs());
   }
 
@@ -129,4 +144,30 @@ function* ofMeters({ meters }: AgentStatus): Generator<Observation<AgentAlarmKin
   for (const { name, lastStatus } of meters)
     if (lastStatus !== "" && lastStatus !== "G")
       yield { kind: "no-data", subject: name, level: 1, detail: `its readings have status ${lastStatus}` };
+}
+
+function* ofLora(lora: LoraCarrierStatus): Generator<Observation<AgentAlarmKind>> {
+  const { condition, detail = condition, isJoined, awaitingReceipt, sinceDownlinkMs, sinceStartMs } = lora;
+  const subject = "lora";
+  const isStopped = condition === "modem-away" || condition === "state-unwritable";
+  if (isStopped) yield { kind: "lora-stopped", subject, level: 1, detail };
+  else if (!isJoined) yield { kind: "lora-not-joined", subject, level: 1, detail };
+  for (const [name, allowance] of [
+    ["law", lora.dutyCycle],
+    ["network", lora.fairUse],
+  ] as const)
+    if (allowance)
+      yield {
+        ...{ kind: "lora-budget-spent", subject: `lora-${name}`, level: allowance.spentMs / allowance.limitMs },
+        detail: `${seconds(allowance.spentMs)} of the ${seconds(allowance.limitMs)} that the ${name} allows in ${allowance.windowMs / hourMs} h are spent`,
+      };
+  const silentMs = isJoined && awaitingReceipt > 0 ? (sinceDownlinkMs ?? sinceStartMs) : 0;
+  yield {
+    ...{ kind: "lora-silent", subject, level: silentMs / loraSilentAfterMs },
+    detail: `${awaitingReceipt} records wait for a receipt, and nothing has come down for ${Math.round(silentMs / hourMs)} h`,
+  };
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1_000).toFixed(1)} s`;
 }

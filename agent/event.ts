@@ -1,3 +1,5 @@
+import type { LoraEvent, LoraState } from "./lora-status.ts";
+
 /** What an agent tells whoever started it, as it happens. `--json` prints these, one a line. Times in Unix milliseconds. */
 export type AgentEvent =
   | { readonly event: "wallet"; readonly state: "connected" | "disconnected"; readonly detail?: string }
@@ -23,7 +25,14 @@ export type AgentEvent =
     }
   /** What the wallet says when the agent meets it: sequences sealed and released so far. */
   | { readonly event: "resumed"; readonly sealed: number; readonly acknowledged: number }
-  | { readonly event: "sealed"; readonly sequence: number; readonly meter: number; readonly rows: number }
+  | {
+      readonly event: "sealed";
+      readonly sequence: number;
+      readonly meter: number;
+      readonly rows: number;
+      /** Of the uplink plan that they are for; absent: the full one. */
+      readonly plan?: number;
+    }
   | { readonly event: "published"; readonly sequence: number }
   | {
       readonly event: "acknowledged";
@@ -32,5 +41,8 @@ export type AgentEvent =
       readonly receiptMs: readonly number[];
     }
   | { readonly event: "refused"; readonly by: "wallet"; readonly reason: string; readonly detail: string }
+  /** How the LoRaWAN uplink stands now, and what it does. */
+  | ({ readonly event: "lora-state" } & LoraState)
+  | { readonly event: "lora"; readonly lora: LoraEvent }
   | { readonly event: "stopped-polling" }
   | { readonly event: "lost"; readonly meter: number; readonly rows: number; readonly detail: string };

@@ -82,6 +82,17 @@ export class Forwarder {
     return this.#sealedAt.get((this.#settled.endOf(this.#through + 1) ?? this.#through) + 1);
   }
 
+  /** Whether a receipt names it, released or not; what does not exist counts as stored. */
+  isStored(sequence: number): boolean {
+    return sequence <= this.#through || this.#settled.endOf(sequence) !== undefined;
+  }
+
+  /** The first sequence at or behind this one that is not stored. */
+  unstoredFrom(sequence: number): number {
+    const from = Math.max(sequence, this.#through + 1);
+    return (this.#settled.endOf(from) ?? from - 1) + 1;
+  }
+
   /** What the wallet says when it is met: everything up to `highest` is sealed, up to `through` released. */
   begin(epoch: number, through: number, highest: number): void {
     if (epoch !== this.#epoch || through < this.#through) {

@@ -2,7 +2,7 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import { version } from "../platform/version.ts";
 import type { WalletHello } from "../protocol/wallet-hello.ts";
-import type { AgentStatus } from "./agent.ts";
+import type { AgentStatus } from "./agent-status.ts";
 import type { AgentWatch } from "./alarms.ts";
 
 export interface AgentMetricsSources {
@@ -36,6 +36,7 @@ export class AgentMetrics {
     this.#gauge("ecp_uplink_connected", "1: the uplink has its broker", [], () =>
       one(status().uplink?.connected ? 1 : 0),
     );
+    this.#loraMetrics(() => status().lora);
     this.#gauge("ecp_journal_segments", "Segments of the journal", [], () => one(hello()?.segments ?? 0));
     this.#gauge("ecp_journal_segments_in_use", "Segments that hold what is not acknowledged", [], () =>
       one(hello()?.segmentsInUse ?? 0),
@@ -77,6 +78,69 @@ export class AgentMetrics {
     });
   }
 
+  /** No series where LoRaWAN is not configured. */
+  #loraMetrics(read: () => AgentStatus["lora"]): void {
+    const one = (value: (lora: NonNullable<AgentStatus["lora"]>) => number | undefined) => (): Samples => {
+      const lora = read();
+      const found = lora && value(lora);
+      return found === undefined ? [] : [[{}, found]];
+    };
+    this.#gauge(
+      "ecp_lora_joined",
+      "1: the modem has joined",
+      [],
+      one(({ isJoined }) => (isJoined ? 1 : 0)),
+    );
+    this.#gauge(
+      "ecp_lora_data_rate",
+      "Data rate of the modem",
+      [],
+      one(({ dataRate }) => dataRate),
+    );
+    this.#gauge(
+      "ecp_lora_batch_seconds",
+      "Seconds that a batch covers",
+      [],
+      one(({ batchS }) => batchS),
+    );
+    this.#gauge(
+      "ecp_lora_sessions",
+      "Records under way in fragments",
+      [],
+      one(({ sessions }) => sessions.length),
+    );
+    this.#gauge(
+      "ecp_lora_awaiting_receipt",
+      "Records sent and not in a receipt",
+      [],
+      one((lora) => lora.awaitingReceipt),
+    );
+    this.#gauge(
+      "ecp_lora_airtime_day_seconds",
+      "Airtime of the last 24 hours",
+      [],
+      one((lora) => lora.airtimeDayMs / 1e3),
+    );
+    this.#gauge("ecp_lora_airtime_left_seconds", "Airtime that is left", ["limit"], () => {
+      const { dutyCycle, fairUse } = read() ?? {};
+      const left = (limit: string, allowance = dutyCycle): Samples =>
+        allowance ? [[{ limit }, Math.max(0, allowance.limitMs - allowance.spentMs) / 1e3]] : [];
+      return [...left("law"), ...(fairUse ? left("network", fairUse) : [])];
+    });
+    this.#counter(
+      "ecp_lora_frames_total",
+      "Frames sent",
+      one(({ framesSent }) => framesSent),
+      [],
+    );
+    this.#counter(
+      "ecp_lora_downlinks_total",
+      "Downlinks of any kind",
+      one(({ downlinks }) => downlinks),
+      [],
+    );
+  }
+
   #gauge(name: string, help: string, labelNames: string[], read: () => Samples): void {
     new Gauge({
       name,
@@ -90,11 +154,11 @@ export class AgentMetrics {
     });
   }
 
-  #counter(name: string, help: string, read: () => Samples): void {
+  #counter(name: string, help: string, read: () => Samples, labelNames: string[] = ["meter"]): void {
     new Counter({
       name,
       help,
-      labelNames: ["meter"],
+      labelNames,
       registers: [this.#registry],
       collect() {
         this.reset();

@@ -3,7 +3,8 @@ import { logAlarms } from "../platform/alarm-log.ts";
 import type { Clock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { type MetricsServer, serveMetrics } from "../platform/metrics-server.ts";
-import type { Agent, AgentStatus } from "./agent.ts";
+import type { Agent } from "./agent.ts";
+import type { AgentStatus } from "./agent-status.ts";
 import { AgentWatch, agentLookEveryMs } from "./alarms.ts";
 import type { HubConfiguration } from "./configuration.ts";
 import type { AgentEvent } from "./event.ts";
@@ -67,9 +68,10 @@ export class AgentObservation {
   }
 }
 
-function problemsOf({ wallet, uplink }: AgentStatus): string[] {
+function problemsOf({ wallet, uplink, lora }: AgentStatus): string[] {
   return [
     ...(wallet === "disconnected" ? ["the wallet does not answer"] : []),
     ...(uplink && !uplink.connected ? [`no connection to ${uplink.address}`] : []),
+    ...(lora && !lora.isJoined ? ["LoRaWAN: not joined"] : []),
   ];
 }

@@ -2,7 +2,7 @@
  * The path of one reading on the hub, top to bottom: poll → reading → seal → uplink → receipt → release.
  *
  *   pollMeter      a slot ends: the meter is read. Whatever comes of it, a row comes of it: values, or a status.
- *   sealDue        rows go to the wallet. POINT OF NO RETURN: when wallet.seal answers, they are on its disk.
+ *   sealDue        rows go to the wallet (row-sealing.ts). POINT OF NO RETURN: when wallet.seal answers, they are on its disk.
  *   forward        sealed records are read back and published (forwarder.ts, mqtt-uplink.ts)
  *   takeReceipt    a full node's receipt goes to the wallet, which verifies it and releases what it covers.
  *
@@ -20,15 +20,22 @@ import { bitsPerCharacter, describeFraming } from "../drivers/serial/serial-sett
 import { type Clock, isSet } from "../platform/clock.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { hasValues, statuses, statusLetters } from "../protocol/reading-status.ts";
-import { sealRowsMax, WalletRefusal, type WalletRefusalReason } from "../protocol/wallet-message.ts";
 import type { LineConfiguration, MeterConfiguration } from "./configuration.ts";
 import type { AgentEvent } from "./event.ts";
-import type { SequencedRecord } from "./fresh-records.ts";
 import { LineTurns, type TurnMember } from "./line-turns.ts";
 import { pause, Rest } from "./pause.ts";
-import { type Sample, SampleBuffer } from "./sample-buffer.ts";
+import {
+  fullPlan,
+  keepRow,
+  lose,
+  type MeterRows,
+  meterRows,
+  type RowPlan,
+  type SealingOptions,
+  sealDue,
+} from "./row-sealing.ts";
+import type { Sample } from "./sample-buffer.ts";
 import { type Due, isLate, nextDue, slotEndFrom, UnitRest } from "./schedule.ts";
-import { type WalletClient, WalletUnavailable } from "./wallet-client.ts";
 
 /** How soon rows are tried again after the wallet refused them for now, or was away. */
 const sealRetryMs = 1_000;
@@ -38,14 +45,6 @@ const clockCheckMs = 10_000;
 const slowReadingMs = 5_000;
 /** A line that could not be had within this time kept nobody else waiting. */
 const quickFailureMs = 1_000;
-
-/** Refusals that pass: by a receipt, by time, or once the operator has mended the wallet's policy. Rows wait for that. */
-const passingRefusals: ReadonlySet<WalletRefusalReason> = new Set([
-  "ring-full",
-  "rate-exceeded",
-  "unknown-meter",
-  "slot-mismatch",
-]);
 
 /** A meter as the agent holds it. */
 export interface PolledMeter {
@@ -57,7 +56,8 @@ export interface PolledMeter {
   isKnown: boolean;
   /** A slot of the energies went by without an answer: they are read with the next one. */
   isFullOwed: boolean;
-  readonly buffer: SampleBuffer;
+  /** What of its readings is sealed, for each plan in use. */
+  readonly rows: readonly MeterRows[];
   /** Woken when there may be something to seal. */
   readonly sealing: Rest;
   readonly rest: UnitRest;
@@ -70,26 +70,14 @@ export interface PolledMeter {
   lastReading: MeterReading | undefined;
   /** OCMF letter of the last row; empty before the first. */
   lastStatus: string;
-  /** Slots that passed unread, readings that ended too late after their slot, rows that were read and could not be sealed. */
+  /** Slots that passed unread, readings that ended too late after their slot. */
   missed: number;
   late: number;
   longestOffsetMs: number;
-  lost: number;
-  /** What the wallet refused last; empty where the last request was granted. */
-  refusal: string;
-  /** Sealing of one meter's rows never runs twice at a time. */
-  sealTail: Promise<void>;
 }
 
-export interface ReadingPathOptions {
-  readonly wallet: WalletClient;
-  readonly sealEveryS: number;
+export interface ReadingPathOptions extends SealingOptions {
   readonly clock: Clock;
-  readonly emit: (event: AgentEvent) => void;
-  /** Sealed sequences, as soon as the wallet has answered. */
-  readonly onSealed: (sequence: number, rows: number) => void;
-  /** Told before that: records that came with the wallet's answer. */
-  readonly onRecords?: (records: readonly SequencedRecord[]) => void;
 }
 
 /** The line of a configuration; opened at the first read, and again by itself after each loss. */
@@ -105,12 +93,16 @@ export function lineOf(configuration: LineConfiguration): ModbusLine {
   });
 }
 
-/** @param turns shared by the meters of one line */
+/**
+ * @param turns shared by the meters of one line
+ * @param plans what of its readings is sealed
+ */
 export function polledMeter(
   configuration: MeterConfiguration,
   profile: MeterProfile,
   line: ModbusLine,
   turns = new LineTurns(),
+  plans: readonly RowPlan[] = [fullPlan],
 ): PolledMeter {
   return {
     configuration,
@@ -118,7 +110,7 @@ export function polledMeter(
     codes: configuration.codes ?? profile.defaultCodes,
     isKnown: false,
     isFullOwed: false,
-    buffer: new SampleBuffer(configuration.intervalS),
+    rows: plans.map((plan) => meterRows(configuration.index, configuration.intervalS, plan)),
     sealing: new Rest(),
     rest: new UnitRest(),
     turns,
@@ -130,9 +122,6 @@ export function polledMeter(
     missed: 0,
     late: 0,
     longestOffsetMs: 0,
-    lost: 0,
-    refusal: "",
-    sealTail: Promise.resolve(),
   };
 }
 
@@ -291,15 +280,11 @@ function absent(meter: PolledMeter, timeS: number): Sample {
   return { codes, row: { timeS, status: statuses.notPresent, values: [] }, ...(isRelative && { relative: true }) };
 }
 
-function keep(meter: PolledMeter, sample: Sample, options: ReadingPathOptions): void {
-  const rows = meter.buffer.push(sample);
-  if (rows > 0) lose(meter, rows, "the wallet was away for too long; status N says so", options);
-}
-
-/** Rows that were read and will never be sealed: never in silence. */
-export function lose(meter: PolledMeter, rows: number, detail: string, { emit }: ReadingPathOptions): void {
-  meter.lost += rows;
-  emit({ event: "lost", meter: meter.configuration.index, rows, detail });
+function keep(meter: PolledMeter, sample: Sample, { emit }: ReadingPathOptions): void {
+  for (const rows of meter.rows) {
+    const lost = keepRow(rows, sample);
+    if (lost > 0) lose(rows, lost, "the wallet was away for too long; status N says so", emit);
+  }
 }
 
 /** A reading as a row. What the driver could not vouch for has no values, whatever its status: F says so. */
@@ -327,69 +312,7 @@ function readingEvent(meter: PolledMeter, reading: MeterReading, timeS: number, 
 /** Seals a meter's rows as they fall due, beside the polling: a wallet that is slow or away delays no reading. */
 export async function sealRows(meter: PolledMeter, options: ReadingPathOptions, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
-    await sealDue(meter, options);
+    for (const rows of meter.rows) await sealDue(rows, options);
     await meter.sealing.rest(sealRetryMs, signal);
   }
-}
-
-/** Seals what is due of a meter's rows. Rows stay in the buffer until the wallet has answered. */
-export function sealDue(meter: PolledMeter, options: ReadingPathOptions, always = false): Promise<void> {
-  const sealed = meter.sealTail.then(() => sealInTurn(meter, options, always));
-  meter.sealTail = sealed.catch(() => undefined);
-  return sealed;
-}
-
-async function sealInTurn(meter: PolledMeter, options: ReadingPathOptions, always: boolean): Promise<void> {
-  const { buffer } = meter;
-  let rowsMax = sealRowsMax;
-  while (buffer.length > 0 && (always || buffer.isDue(options.sealEveryS))) {
-    const samples = buffer.head().slice(0, rowsMax);
-    try {
-      await seal(meter, samples, options);
-      meter.refusal = "";
-    } catch (error) {
-      if (error instanceof WalletUnavailable) return; // the rows wait for the wallet's return
-      if (!(error instanceof WalletRefusal)) throw error;
-      if (samples.length > 1 && !passingRefusals.has(error.reason)) {
-        rowsMax = 1; // One row is at fault: each by itself, so that the others are not lost with it.
-        continue;
-      }
-      reportRefusal(meter, error, options);
-      if (passingRefusals.has(error.reason)) return;
-      giveUp(meter, samples[0] as Sample, error, options);
-    }
-  }
-}
-
-async function seal(meter: PolledMeter, samples: readonly Sample[], options: ReadingPathOptions): Promise<void> {
-  const { wallet, emit, onSealed, onRecords } = options;
-  const { index, intervalS } = meter.configuration;
-  const { codes, relative } = samples[0] as Sample;
-  const rows = samples.map((sample) => sample.row);
-  const request = { meter: index, plan: 0, slotS: intervalS, codes, rows, ...(relative && { relative }) };
-  const { sequences, earlier = [], records } = await wallet.seal(request);
-  // Point of no return: the rows are on the wallet's disk. What follows can be repeated at will.
-  meter.buffer.drop(samples);
-  if (records) onRecords?.(records);
-  const inEarlierEpoch = new Set(earlier.map(([row]) => row));
-  for (const sequence of new Set(sequences.filter((_, row) => !inEarlierEpoch.has(row)))) {
-    if (sequence === 0) continue; // journaled, and signed when its batch closes
-    const rowsOfRecord = sequences.filter((other) => other === sequence).length;
-    emit({ event: "sealed", sequence, meter: index, rows: rowsOfRecord });
-    onSealed(sequence, rowsOfRecord);
-  }
-}
-
-function reportRefusal(meter: PolledMeter, error: WalletRefusal, { emit }: ReadingPathOptions): void {
-  if (meter.refusal === error.reason) return; // tried again every second: said once is enough
-  meter.refusal = error.reason;
-  emit({ event: "refused", by: "wallet", reason: error.reason, detail: error.message });
-}
-
-/** Lets go of a row that the wallet will never take. */
-function giveUp(meter: PolledMeter, sample: Sample, error: WalletRefusal, options: ReadingPathOptions): void {
-  meter.buffer.drop([sample]);
-  // An N that the buffer put where a row had been sealed after all, its answer lost: the wallet knows better.
-  const superfluous = error.reason === "row-conflict" && sample.row.status === statuses.notPresent;
-  if (!superfluous) lose(meter, 1, error.message, options);
 }

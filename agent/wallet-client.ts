@@ -67,9 +67,10 @@ export class WalletClient {
   seal(request: Omit<SealRequest, "type">): Promise<SealAnswer> {
     return this.#request({ type: "seal", ...request }, readSealAnswer);
   }
-  /** Records of an epoch; where none is named, of the running one. */
-  read(from: number, to: number, epoch?: number): Promise<ReadAnswer> {
-    return this.#request({ type: "read", from, to, ...(epoch !== undefined && { epoch }) }, readReadAnswer);
+  /** Records of an epoch; where none is named, of the running one. `bare`: in the form for LoRaWAN, those that may leave so. */
+  read(from: number, to: number, epoch?: number, bare = false): Promise<ReadAnswer> {
+    const request = { type: "read", from, to, ...(epoch !== undefined && { epoch }), ...(bare && { bare }) } as const;
+    return this.#request(request, readReadAnswer);
   }
   /** A signed statement over a period, in Unix seconds. */
   statement(meter: number, fromS: number, toS: number): Promise<Uint8Array> {

@@ -32,6 +32,7 @@ const program: Program = {
     doctor: async () => (await import("./hub-doctor.ts")).hubDoctor,
     read: async () => (await import("./hub-read.ts")).hubRead,
     plan: async () => (await import("./hub-plan.ts")).hubPlan,
+    "lora plan": async () => (await import("./hub-lora-plan.ts")).hubLoraPlan,
     sunspec: async () => (await import("./hub-sunspec.ts")).hubSunspec,
     "profile list": async () => (await import("./hub-profile.ts")).hubProfileList,
     "profile show": async () => (await import("./hub-profile.ts")).hubProfileShow,

@@ -1,13 +1,16 @@
 /** ecp agent: polls, has readings sealed, forwards. Alone (under systemd), or beside the wallet by `ecp run`. */
-import { Agent, PolicyMismatch } from "../agent/agent.ts";
+import { Agent } from "../agent/agent.ts";
 import type { AgentEvent } from "../agent/event.ts";
+import type { LoraCondition } from "../agent/lora-status.ts";
 import { AgentObservation } from "../agent/observation.ts";
+import { PolicyMismatch } from "../agent/policy-check.ts";
 import { systemClock } from "../platform/clock.ts";
 import { createLog, type Log } from "../platform/log.ts";
 import { serveStatus } from "../platform/status-socket.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
+import { loraLogLine } from "./lora-log-line.ts";
 
 export const hubAgent: Command = {
   summary: "poll the meters, have the wallet seal, forward (the wallet runs beside it)",
@@ -106,6 +109,9 @@ function notApplied(config: string, error: PolicyMismatch): CommandError {
 /** Lost rows are told at once, and then so often. */
 const lostLogEveryMs = 60_000;
 
+/** States in which nothing goes over LoRaWAN, and somebody may have to do something. */
+const loraWorries: ReadonlySet<LoraCondition> = new Set(["modem-away", "not-joined", "fair-use", "state-unwritable"]);
+
 /** What is worth a line in a log that is kept: changes, not each reading. */
 function logEvents(log: Log, nowMs: () => number): (event: AgentEvent) => void {
   const lost = new Map<number, { rows: number; saidMs: number }>();
@@ -133,6 +139,15 @@ function logEvents(log: Log, nowMs: () => number): (event: AgentEvent) => void {
         if (event.status === "G") log.info("meter answers", { meter: event.name });
         else log.warn("meter cannot be read", { meter: event.name, status: event.status, detail: event.detail });
         break;
+      case "lora-state":
+        if (changed("lora", event.condition) && loraWorries.has(event.condition))
+          log.warn(`lora ${event.condition}`, { detail: event.detail });
+        break;
+      case "lora": {
+        const { level, text, fields } = loraLogLine(event.lora);
+        if (level) log[level](text, fields);
+        break;
+      }
       case "refused":
         if (changed("refused", event.reason))
           log.warn("the wallet refused", { reason: event.reason, detail: event.detail });

@@ -60,9 +60,7 @@ export interface Hub {
   readonly profiles: readonly MeterProfile[];
   /** The profile of that id, built in or from a file of `profiles`; each meter's is there. */
   readonly profileOf: (id: string) => MeterProfile;
-  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays" | "encryptTo"> & {
-    readonly plans: ReturnType<typeof plansOf>;
-  };
+  readonly policy: Pick<WalletPolicy, "meters" | "sealEveryS" | "whenFull" | "retentionDays" | "encryptTo" | "plans">;
 }
 
 const validate = compileSchema<HubFile>(schema);

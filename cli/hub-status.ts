@@ -1,6 +1,6 @@
 /** ecp status: what wallet and agent say of themselves. */
 
-import type { AgentStatus } from "../agent/agent.ts";
+import type { AgentStatus } from "../agent/agent-status.ts";
 import { ringAlarmShare } from "../agent/alarms.ts";
 import { WalletClient, WalletUnavailable } from "../agent/wallet-client.ts";
 import { runbookOf } from "../platform/alarm-log.ts";
@@ -12,8 +12,9 @@ import type { WalletHello } from "../protocol/wallet-hello.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
+import { loraText } from "./hub-status-lora.ts";
 import { qrCode } from "./qr-code.ts";
-import { formatTable, localTime, terminalColumns } from "./table.ts";
+import { durationText, formatTable, localTime, terminalColumns } from "./table.ts";
 
 const clockWords: Record<ClockStateLetter, string> = {
   S: "S (synchronised, seen by the wallet itself)",
@@ -74,6 +75,7 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
       agent !== undefined &&
       (agent.alarms ?? []).length === 0 &&
       (agent.uplink === undefined || agent.uplink.connected) &&
+      (agent.lora === undefined || agent.lora.isJoined) &&
       agent.meters.every((meter) => meter.lastStatus === "G");
     return well ? exit.ok : exit.failed;
   },
@@ -197,14 +199,14 @@ function lastTime({ lastTimeS, lastIsRelative }: AgentStatus["meters"][number]):
 }
 
 /** What waits, since when, and how long it will take. */
-function waitingText({ backlog, uplink }: AgentStatus): string {
+function waitingText({ backlog, uplink, lora }: AgentStatus): string {
   const { records, stored, rows, bytes, sinceS, remainingS } = backlog;
   const held = stored > 0 ? `${stored} more are at the full node, and kept until it has those before them` : "";
   if (records === 0) return `nothing${held && `; ${held}`}`;
   const pace =
     remainingS !== undefined
       ? `about ${durationText(remainingS)} at this pace`
-      : uplink?.connected
+      : uplink?.connected || (lora && !uplink)
         ? "it does not shrink, or not for long enough to say how long it will take"
         : "until the uplink is connected";
   return [
@@ -217,16 +219,13 @@ function waitingText({ backlog, uplink }: AgentStatus): string {
     .join("; ");
 }
 
-function durationText(seconds: number): string {
-  if (seconds < 120) return `${seconds} s`;
-  return seconds < 7_200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
-}
-
 function agentText(agent: AgentStatus | undefined, path: string): string {
   if (!agent) return `Agent    does not answer at ${path}; start it: ecp run, or systemctl start ecp-agent\n`;
-  const { uplink } = agent;
+  const { uplink, lora } = agent;
   const uplinkText = !uplink
-    ? "none configured"
+    ? lora
+      ? "LoRaWAN alone"
+      : "none configured"
     : `${uplink.address} ${uplink.connected ? "connected" : `NOT connected: ${uplink.detail || "trying"}`}`;
   const rows = agent.meters.map((meter) => [
     meter.name,
@@ -248,5 +247,5 @@ function agentText(agent: AgentStatus | undefined, path: string): string {
     { title: "lost", align: "right" },
     { title: "line" },
   ] as const;
-  return `Agent\n  uplink     ${uplinkText}\n  waiting    ${waitingText(agent)}\n\n${formatTable(columns, rows, terminalColumns())}`;
+  return `Agent\n  uplink     ${uplinkText}\n${lora ? loraText(lora) : ""}  waiting    ${waitingText(agent)}\n\n${formatTable(columns, rows, terminalColumns())}`;
 }

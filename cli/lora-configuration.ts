@@ -1,8 +1,10 @@
 /** The `uplink: lora:` of hub.yaml, checked for sense. */
 import { resolve } from "node:path";
 import { type LoraConfiguration, loraPlan, type MeterConfiguration } from "../agent/configuration.ts";
+import { loraCodes } from "../agent/lora-codes.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { quantities, quantityOfCode, quantityOfName } from "../protocol/quantity.ts";
+import type { WalletPolicy } from "../wallet/policy.ts";
 import type { YamlSource } from "./yaml-source.ts";
 
 /** The block's form, as the schema has it. */
@@ -10,7 +12,7 @@ export interface LoraFile {
   modem: { path: string; family: LoraConfiguration["modem"]["family"]; baud?: number };
   region: LoraConfiguration["region"];
   slot_s: number;
-  quantities: string[];
+  quantities?: string[];
   batch_s: "auto" | number;
   fair_use_s_per_day?: number;
   rx1_delay_s: number;
@@ -18,8 +20,14 @@ export interface LoraFile {
   state_folder: string;
 }
 
-/** As the modules come from their makers. */
-const baudDefaults = { rui3: 115_200, "lora-e5": 9_600, rn2483: 57_600, "at-slave": 9_600 } as const;
+/** As the modules come from their makers (drivers/lora/modem.ts, which hubs without LoRaWAN do not load). */
+const baudDefaults: Readonly<Record<LoraFile["modem"]["family"], number>> = {
+  rui3: 115_200,
+  "lora-e5": 9_600,
+  rn2483: 57_600,
+  "at-slave": 9_600,
+};
+const quantityDefault = "active-power-import";
 const daySeconds = 86_400;
 const at = (...path: readonly (string | number)[]): (string | number)[] => ["uplink", "lora", ...path];
 
@@ -71,20 +79,29 @@ function checkSlot(slotS: number, meters: readonly MeterConfiguration[], source:
       );
 }
 
-function codesOf(names: readonly string[], surroundings: LoraSurroundings, source: YamlSource): number[] {
+function codesOf(given: readonly string[] | undefined, surroundings: LoraSurroundings, source: YamlSource): number[] {
   const { meters, profileOf } = surroundings;
   const read = new Set(meters.flatMap(({ codes, profile }) => codes ?? profileOf(profile).defaultCodes));
+  const known = quantities.filter((item) => read.has(item.code) && !item.cumulative).map((item) => item.name);
+  const names = given ?? known.filter((name) => name === quantityDefault);
   const codes = names.map((name, place) => {
     const code = quantityOfName(name)?.code;
     if (code !== undefined && read.has(code)) return code;
-    const known = quantities.filter((item) => read.has(item.code) && !item.cumulative).map((item) => item.name);
-    throw source.error(at("quantities", place), `a quantity that a meter is read for: ${known.join(", ")}`, name);
+    const choice = known.join(", ") || "there is none beside the energies, which always go";
+    throw source.error(at("quantities", place), `a quantity that a meter is read for: ${choice}`, name);
   });
+  for (const { name, codes: own, profile } of meters)
+    if (loraCodes(own ?? profileOf(profile).defaultCodes, codes).length === 0)
+      throw source.error(
+        at("quantities"),
+        `a quantity of meter ${name}, of which no energies are read`,
+        names.join(", "),
+      );
   return codes.filter((code) => quantityOfCode(code)?.cumulative !== true).sort((a, b) => a - b);
 }
 
 /** What the wallet must know of it: rows of that slot wait for their batch as long as it may take. */
-export function plansOf(lora: LoraConfiguration | undefined): { plan: number; slotS: number; sealEveryS: number }[] {
+export function plansOf(lora: LoraConfiguration | undefined): WalletPolicy["plans"] {
   if (lora === undefined) return [];
   const { slotS, batchS } = lora;
   return [{ plan: loraPlan, slotS, sealEveryS: batchS === "auto" ? daySeconds : batchS }];

@@ -57,6 +57,12 @@ function columnGroups(widths: readonly number[], width: number): number[][] {
   return groups;
 }
 
+/** A length of time for people. */
+export function durationText(seconds: number): string {
+  if (seconds < 120) return `${seconds} s`;
+  return seconds < 7_200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3_600)} h`;
+}
+
 /** ISO 8601 in local time with its offset, whole seconds: 2026-03-01T12:00:00+01:00. */
 export function localTime(unixMs: number): string {
   const date = new Date(unixMs);

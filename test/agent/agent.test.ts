@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { Agent, PolicyMismatch } from "../../agent/agent.ts";
+import { Agent } from "../../agent/agent.ts";
 import type { HubConfiguration } from "../../agent/configuration.ts";
 import type { AgentEvent } from "../../agent/event.ts";
+import { PolicyMismatch } from "../../agent/policy-check.ts";
 import { systemClock } from "../../platform/clock.ts";
 import { digestBytes, kidBytes } from "../../protocol/cose-sign1.ts";
 import { topicOf } from "../../protocol/mqtt-topic.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import type { AgentStatus } from "../../agent/agent.ts";
+import type { AgentStatus } from "../../agent/agent-status.ts";
 import { AgentWatch, agentAlarmRules, agentLookEveryMs, growthWindowMs, withheldAfterMs } from "../../agent/alarms.ts";
 import type { WalletHello } from "../../protocol/wallet-hello.ts";
 import { randomOfRun } from "../protocol/seeded-random.ts";

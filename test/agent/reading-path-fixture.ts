@@ -10,6 +10,7 @@ import {
   type ReadingPathOptions,
   sealRows,
 } from "../../agent/reading-path.ts";
+import type { MeterRows } from "../../agent/row-sealing.ts";
 import { type WalletClient, WalletUnavailable } from "../../agent/wallet-client.ts";
 import { DriverError } from "../../drivers/failure.ts";
 import type { ModbusLine } from "../../drivers/modbus/line.ts";
@@ -162,6 +163,8 @@ export function scene(t: TestContext, sealEveryS = 0): Scene {
   };
 }
 
+/** Those of its first plan. */
+export const rowsOf = ({ rows }: PolledMeter): MeterRows => rows[0] as MeterRows;
 export const letters = (rows: readonly Row[]): string => rows.map(({ status }) => statusLetters[status]).join("");
 /** Seconds since the start. */
 export const seconds = (rows: readonly Row[]): number[] => rows.map(({ timeS }) => timeS - startMs / 1_000);

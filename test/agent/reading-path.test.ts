@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { keepStartGap, sealDue } from "../../agent/reading-path.ts";
+import { keepStartGap } from "../../agent/reading-path.ts";
+import { sealDue } from "../../agent/row-sealing.ts";
 import { DriverError } from "../../drivers/failure.ts";
 import { statuses, statusLetters } from "../../protocol/reading-status.ts";
 import type { Row } from "../../protocol/record.ts";
 import { sealRowsMax, WalletRefusal } from "../../protocol/wallet-message.ts";
-import { letters, lostRows, scene, seconds, startMs, upTo } from "./reading-path-fixture.ts";
+import { letters, lostRows, rowsOf, scene, seconds, startMs, upTo } from "./reading-path-fixture.ts";
 
 test("each slot gives one row at its end, sealed at once where each is sealed by itself", async (t) => {
   const { wallet, start, meter, pass } = scene(t);
@@ -60,7 +61,7 @@ test("a meter slower than its interval: the slots it missed are rows N, none is 
   assert.deepEqual(seconds(wallet.sealed), upTo(wallet.sealed.length - 1, 0));
   assert.match(letters(wallet.sealed), /^G(NNG)+N*$/);
   assert.equal(
-    slow.missed - slow.buffer.length,
+    slow.missed - rowsOf(slow).buffer.length,
     wallet.sealed.filter(({ status }) => status === statuses.notPresent).length,
   );
 });
@@ -79,8 +80,12 @@ test("two sealings of one meter at once go one after the other", async (t) => {
   const { wallet, options, meter } = scene(t);
   const one = meter(1);
   for (const timeS of [1, 2, 3])
-    one.buffer.push({ codes: [1, 2], row: { timeS, status: statuses.good, values: [timeS, 0] } });
-  await Promise.all([sealDue(one, options, true), sealDue(one, options, true), sealDue(one, options)]);
+    rowsOf(one).buffer.push({ codes: [1, 2], row: { timeS, status: statuses.good, values: [timeS, 0] } });
+  await Promise.all([
+    sealDue(rowsOf(one), options, true),
+    sealDue(rowsOf(one), options, true),
+    sealDue(rowsOf(one), options),
+  ]);
   assert.deepEqual(
     wallet.requests.map((rows) => rows.length),
     [3],
@@ -116,8 +121,8 @@ test("a wallet that is away for longer than the buffer reaches: one row N stands
     seconds(after),
     upTo(102, 43).map((slot) => slot * 10),
   );
-  assert.equal(one.lost, 102 - 2 - (sealRowsMax - 1));
-  assert.equal(lostRows(events), one.lost);
+  assert.equal(rowsOf(one).lost, 102 - 2 - (sealRowsMax - 1));
+  assert.equal(lostRows(events), rowsOf(one).lost);
 });
 
 test("a wallet killed between seal and answer: the rows are asked for again, nothing is doubled or lost", async (t) => {
@@ -139,10 +144,10 @@ test("an N in the place of a row that was sealed after all is no loss", async (t
   wallet.answerLost = true; // all of it is sealed, and the agent does not know
   await pass(70_050);
   wallet.answerLost = false;
-  const counted = one.lost; // the buffer cannot know better
+  const counted = rowsOf(one).lost; // the buffer cannot know better
   await pass(1_100);
-  assert.equal(one.buffer.length, 0);
-  assert.equal(one.lost, counted);
+  assert.equal(rowsOf(one).buffer.length, 0);
+  assert.equal(rowsOf(one).lost, counted);
   assert.equal(events.filter(({ event }) => event === "refused").length, 1);
   assert.equal(letters(wallet.sealed).includes("N"), false);
 });
@@ -151,14 +156,14 @@ test("one row that the wallet will never take takes no other with it", async (t)
   const { wallet, options, events, meter } = scene(t);
   const one = meter(1);
   for (const timeS of upTo(10))
-    one.buffer.push({ codes: [1, 2], row: { timeS, status: statuses.good, values: [timeS, 0] } });
+    rowsOf(one).buffer.push({ codes: [1, 2], row: { timeS, status: statuses.good, values: [timeS, 0] } });
   wallet.refuse = ({ timeS }) => (timeS === 4 ? new WalletRefusal("row-conflict") : undefined);
-  await sealDue(one, options, true);
+  await sealDue(rowsOf(one), options, true);
   assert.deepEqual(
     wallet.sealed.map(({ timeS }) => timeS),
     [1, 2, 3, 5, 6, 7, 8, 9, 10],
   );
-  assert.equal(one.lost, 1);
+  assert.equal(rowsOf(one).lost, 1);
   assert.deepEqual(
     events.filter(({ event }) => event === "lost" || event === "refused").map(({ event }) => event),
     ["refused", "lost"],

@@ -5,7 +5,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, write
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { type TestContext, test } from "node:test";
-import type { AgentStatus } from "../../agent/agent.ts";
+import type { AgentStatus } from "../../agent/agent-status.ts";
 import { readHubFile } from "../../cli/hub-configuration.ts";
 import { recordJson, recordText } from "../../cli/record-json.ts";
 import { sha256 } from "../../cli/verification.ts";

@@ -8,6 +8,7 @@ import { parseDocument } from "yaml";
 import { CommandError, exit } from "../../cli/command.ts";
 import schema from "../../cli/hub.schema.json" with { type: "json" };
 import { hubOf, readHubFile } from "../../cli/hub-configuration.ts";
+import { factoryBauds, modemFamilies } from "../../drivers/lora/modem.ts";
 import { publicKeyOfDid } from "../../protocol/public-key.ts";
 import { configurationPage, hubSchema, keysOf, withTables } from "./configuration-document.ts";
 
@@ -289,6 +290,28 @@ test("LoRaWAN alone: rows of a quarter hour, batches that follow the data rate, 
   });
   assert.deepEqual(policy.plans, [{ plan: 1, slotS: 900, sealEveryS: 86_400 }]);
   assert.equal(policy.meters[0]?.rowsPerMinute, 3, "the rows of both plans");
+});
+
+test("where a meter is read for its energies alone, these go over LoRaWAN; one that gives nothing is refused", () => {
+  const of = (names: string, more = "") =>
+    hubOf(
+      "/etc/ecp/hub.yaml",
+      lora("family: rui3", `region: EU868${more}`).replace("unit: 1", `unit: 1\n    quantities: [${names}]`),
+    );
+  assert.deepEqual(of("active-energy-import").configuration.lora?.codes, []);
+  assert.deepEqual(of("active-energy-import, active-power-import", ", quantities: []").configuration.lora?.codes, []);
+  assert.throws(
+    () => of("voltage-l1", ", quantities: []"),
+    (error) => error instanceof CommandError && /a quantity of meter house/.test(error.text.expected),
+  );
+});
+
+test("a modem is spoken to at the speed at which its family leaves the factory", () => {
+  for (const family of modemFamilies)
+    assert.equal(
+      hubOf("/etc/ecp/hub.yaml", lora(`family: ${family}`, "region: EU868")).configuration.lora?.modem.baud,
+      factoryBauds[family],
+    );
 });
 
 test("LoRaWAN beside MQTT is for when that fails, unless the file says otherwise", () => {

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { linkSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createConnection, createServer, type Socket } from "node:net";
 import { test } from "node:test";
-import type { AgentStatus } from "../../agent/agent.ts";
+import type { AgentStatus } from "../../agent/agent-status.ts";
 import { askStatus, serveStatus } from "../../platform/status-socket.ts";
 import { socketPath } from "../agent/socket-folder.ts";
 
