@@ -1,0 +1,102 @@
+/** Time as a simulation sees it: real, or a virtual clock on which a day passes in seconds. */
+export interface SimulatorTiming {
+  /** Milliseconds of a clock that never jumps. */
+  nowMs(): number;
+  /** Does `work` after `ms`; what it returns calls it off. */
+  after(ms: number, work: () => void): () => void;
+}
+
+export const realTiming: SimulatorTiming = {
+  nowMs: () => performance.now(),
+  after: (ms, work) => {
+    const timer = setTimeout(work, ms);
+    return () => clearTimeout(timer);
+  },
+};
+
+interface Event {
+  readonly atMs: number;
+  readonly order: number;
+  /** Undefined when it was called off. */
+  work: (() => void) | undefined;
+}
+
+/**
+ * A clock that stands still until it is advanced. Work of one moment is done in the order in which it was asked for; between two
+ * pieces of it `settle` gives promises their turn, so that code that awaits sees the same order as in real time.
+ */
+export class VirtualTiming implements SimulatorTiming {
+  #nowMs: number;
+  #order = 0;
+  /** A heap by time, then by order. */
+  readonly #events: Event[] = [];
+
+  constructor(startMs = 0) {
+    this.#nowMs = startMs;
+  }
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  after(ms: number, work: () => void): () => void {
+    const event: Event = { atMs: this.#nowMs + Math.max(0, ms), order: this.#order++, work };
+    this.#push(event);
+    return () => {
+      event.work = undefined;
+    };
+  }
+
+  /** Does everything that is due until `ms` from now, and stands there then. */
+  async advance(ms: number): Promise<void> {
+    const untilMs = this.#nowMs + ms;
+    await settle();
+    while (this.#events.length > 0 && this.#events[0]!.atMs <= untilMs) {
+      const event = this.#pop();
+      if (event.work === undefined) continue;
+      this.#nowMs = Math.max(this.#nowMs, event.atMs);
+      event.work();
+      await settle();
+    }
+    this.#nowMs = untilMs;
+  }
+
+  #push(event: Event): void {
+    const heap = this.#events;
+    let at = heap.push(event) - 1;
+    while (at > 0) {
+      const above = (at - 1) >> 1;
+      if (!isBefore(event, heap[above]!)) break;
+      heap[at] = heap[above]!;
+      at = above;
+    }
+    heap[at] = event;
+  }
+
+  #pop(): Event {
+    const heap = this.#events;
+    const first = heap[0]!;
+    const moved = heap.pop()!;
+    if (heap.length === 0) return first;
+    let at = 0;
+    for (;;) {
+      let below = 2 * at + 1;
+      if (below >= heap.length) break;
+      if (below + 1 < heap.length && isBefore(heap[below + 1]!, heap[below]!)) below++;
+      if (!isBefore(heap[below]!, moved)) break;
+      heap[at] = heap[below]!;
+      at = below;
+    }
+    heap[at] = moved;
+    return first;
+  }
+}
+
+function isBefore(a: Event, b: Event): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order);
+}
+
+/** A turn of the event loop: promises that have become due are done, and those that they lead to. */
+function settle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
