@@ -45,8 +45,6 @@ export class DutyCycleGuard {
   }
 
   #bandOf(frequencyHz: number): SubBandRule | undefined {
-    return this.#subBands.find(
-      ({ fromMhz, toMhz }) => frequencyHz / 1e6 >= fromMhz && frequencyHz / 1e6 < toMhz,
-    );
+    return this.#subBands.find(({ fromMhz, toMhz }) => frequencyHz / 1e6 >= fromMhz && frequencyHz / 1e6 < toMhz);
   }
 }

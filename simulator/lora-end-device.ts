@@ -1,7 +1,14 @@
 /** The LoRaWAN 1.0.x MAC of a class A device, as it runs inside a modem: joins, sends, opens its two windows, does what the server bids. */
-import { type DataRate, dataRates, payloadBytesMax, type RegionName, radioPlan, subBands } from "../drivers/lora/region.ts";
-import { DutyCycleGuard, type DutyCycleMode } from "./lora-duty-cycle.ts";
+import {
+  type DataRate,
+  dataRates,
+  payloadBytesMax,
+  type RegionName,
+  radioPlan,
+  subBands,
+} from "../drivers/lora/region.ts";
 import { onAirMs, type RadioSettings } from "./lora-airtime-meter.ts";
+import { DutyCycleGuard, type DutyCycleMode } from "./lora-duty-cycle.ts";
 import type { HeardFrame, LoraRadio } from "./lora-radio.ts";
 import { encodeDataFrame, openDataFrame } from "./lorawan-frame.ts";
 import {

@@ -77,7 +77,9 @@ export class NetworkServer {
       timing: options.timing,
       region: options.region,
       deduplicationMs: options.deduplicationMs ?? 200,
-      onFrame: (frame) => this.#take(frame),
+      onFrame: (frame) => {
+        if (!this.#take(frame)) this.dropped++;
+      },
     });
   }
 
@@ -124,11 +126,12 @@ export class NetworkServer {
     this.#devices.get(devEui)?.session?.requestStatus(times);
   }
 
-  #take(frame: ReceivedFrame): void {
+  /** False where it is not for this server, or not as it should be. */
+  #take(frame: ReceivedFrame): boolean {
     const join = decodeJoinRequest(frame.phyPayload);
     if (join !== undefined) return this.#join(join, frame);
     const head = dataFrameHead(frame.phyPayload);
-    if (head === undefined || head.direction !== "up") return this.#drop();
+    if (head === undefined || head.direction !== "up") return false;
     for (const device of this.#devices.values()) {
       for (const session of [device.offered, device.session]) {
         if (session === undefined || session.devAddr !== head.devAddr) continue;
@@ -140,16 +143,15 @@ export class NetworkServer {
         if (session === device.session) return this.#uplink(device, session, frame);
       }
     }
-    this.#drop();
+    return false;
   }
 
-  #join(request: JoinRequest, frame: ReceivedFrame): void {
+  #join(request: JoinRequest, frame: ReceivedFrame): boolean {
     const { region, dialect, random } = this.#options;
     const device = this.#devices.get(request.devEui);
-    if (device === undefined || this.faults.ignoresJoins) return this.#drop();
-    if (device.joinEui !== request.joinEui || !isJoinRequestAuthentic(frame.phyPayload, device.appKey))
-      return this.#drop();
-    if (device.usedNonces.has(request.devNonce)) return this.#drop(); // 1.0.4: a DevNonce is used once
+    if (device === undefined || this.faults.ignoresJoins) return false;
+    if (device.joinEui !== request.joinEui || !isJoinRequestAuthentic(frame.phyPayload, device.appKey)) return false;
+    if (device.usedNonces.has(request.devNonce)) return false; // 1.0.4: a DevNonce is used once
     device.usedNonces.add(request.devNonce);
     this.#joinNonce = (this.#joinNonce + 1) % joinNonceMax;
     const plan = radioPlan(region);
@@ -165,12 +167,13 @@ export class NetworkServer {
     };
     device.offered = new ServerSession(accept.devAddr, sessionKeysOf(device.appKey, accept, request.devNonce));
     this.#sendDown(frame, encodeJoinAccept(accept, device.appKey), joinDelayS, plan.window2.dataRate, () => {});
+    return true;
   }
 
-  #uplink(device: KnownDevice, session: ServerSession, frame: ReceivedFrame): void {
+  #uplink(device: KnownDevice, session: ServerSession, frame: ReceivedFrame): boolean {
     const { dialect } = this.#options;
     const opened = session.open(frame.phyPayload);
-    if (opened === undefined) return this.#drop();
+    if (opened === undefined) return false;
     const isRepeated = session.isRepeated(opened);
     const acknowledged = session.take(opened);
     if (acknowledged !== undefined) {
@@ -200,6 +203,7 @@ export class NetworkServer {
     }
     const mustAnswer = opened.confirmed || opened.adrAckRequest;
     this.#timing.after(this.#options.answerWindowMs ?? 100, () => this.#answer(device, session, frame, mustAnswer));
+    return true;
   }
 
   /** The one downlink that an uplink makes possible. */
@@ -261,9 +265,7 @@ export class NetworkServer {
       this.#gateways.transmit(copy, settings, phyPayload, afterS, (error) =>
         error === undefined ? sent(copy.gatewayEui) : refused(error),
       );
-    this.#timing.after(this.faults.downlinkLateMs, () =>
-      send(first, delayS, () => send(second, delayS + 1, failed)),
-    );
+    this.#timing.after(this.faults.downlinkLateMs, () => send(first, delayS, () => send(second, delayS + 1, failed)));
   }
 
   get #rx2DataRate(): number {
@@ -273,10 +275,6 @@ export class NetworkServer {
   #tell(message: ServerMessage | undefined): void {
     if (message === undefined) return;
     for (let i = 0; i < this.faults.publishes; i++) this.#options.publish(message);
-  }
-
-  #drop(): void {
-    this.dropped++;
   }
 
   #wallMs(): number {

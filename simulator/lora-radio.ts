@@ -97,8 +97,7 @@ export class LoraRadio {
     this.#timing.after(durationMs, () => {
       const heard = [...this.#gateways].filter(() => !this.#up.loses());
       const { rssiDbm, snrDb } = this.#signal(settings);
-      for (const gateway of heard)
-        gateway({ ...plain(settings), phyPayload, startMs, endMs, rssiDbm, snrDb });
+      for (const gateway of heard) gateway({ ...plain(settings), phyPayload, startMs, endMs, rssiDbm, snrDb });
       this.onUplink({
         ...plain(settings),
         device,

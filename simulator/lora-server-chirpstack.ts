@@ -71,7 +71,8 @@ export function chirpStackDialect({ applicationId, regionConfigId }: ChirpStackO
         devAddr: hex8(devAddr),
         regionConfigId,
       }),
-    downlink: (device, item, state, wallMs) => downlinkMessage(message, deviceInfo(device), device, item, state, wallMs),
+    downlink: (device, item, state, wallMs) =>
+      downlinkMessage(message, deviceInfo(device), device, item, state, wallMs),
     command: (topic, json, newId) => readCommand(applicationId, topic, json, newId),
   };
 }

@@ -113,8 +113,9 @@ function readCommand(
   if (parts.length !== 6 || version !== "v3" || application !== applicationId || devices !== "devices") return;
   const devEui = /^eui-([0-9a-f]{16})$/.exec(deviceId ?? "")?.[1];
   if (down !== "down" || (verb !== "push" && verb !== "replace") || devEui === undefined) return undefined;
-  const downlinks = jsonObject(json)?.downlinks ?? [];
-  if (!Array.isArray(downlinks)) return undefined;
+  const body = jsonObject(json);
+  const downlinks = body?.downlinks ?? [];
+  if (body === undefined || !Array.isArray(downlinks)) return undefined;
   const items: QueueItem[] = [];
   for (const downlink of downlinks as Record<string, unknown>[]) {
     const bytes = base64Bytes(downlink?.frm_payload ?? "");
