@@ -77,8 +77,12 @@ export class AtSlave implements Dialect {
   *setUp(): Dialogue<SetUp> {
     this.forget();
     yield* this.#settings();
-    const devEui = euiOf(valueIn(yield* atCommand("AT+DEUI=?")));
+    const devEui = yield* this.devEui();
     return devEui === undefined ? {} : { devEui };
+  }
+
+  *devEui(): Dialogue<string | undefined> {
+    return euiOf(valueIn(yield* atCommand("AT+DEUI=?")));
   }
 
   *state(): Dialogue<ModemState> {
@@ -139,7 +143,7 @@ export class AtSlave implements Dialect {
     accepted(where, "AT+APPKEY", yield* atCommand(`AT+APPKEY=${withColons(appKey)}`));
     // LoRaWAN 1.0.x has one root key; the 1.1 stack inside wants it twice.
     accepted(where, "AT+NWKKEY", yield* atCommand(`AT+NWKKEY=${withColons(appKey)}`));
-    const written = euiOf(valueIn(yield* atCommand("AT+DEUI=?")));
+    const written = yield* this.devEui();
     const joinWritten = euiOf(valueIn(yield* atCommand("AT+APPEUI=?")));
     if (written === undefined || (devEui !== undefined && written !== devEui)) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);

@@ -38,7 +38,7 @@ export interface SetUp {
 
 export interface Uplink {
   readonly port: number;
-  /** Hexadecimal, whole bytes. */
+  /** Hexadecimal, whole bytes; empty for a frame that carries MAC commands alone (LoRa-E5, AT_Slave). */
   readonly hex: string;
   /** The end of the frame's windows, however slow: after it something is wrong. */
   readonly guardMs: number;
@@ -59,6 +59,8 @@ export interface Dialect {
   forget(): void;
   /** Whether it is this kind of modem, by an answer that no other command has; what it says of its firmware. */
   probe(): Dialogue<string | undefined>;
+  /** The modem's own address; only reads. */
+  devEui(): Dialogue<string | undefined>;
   /** LoRaWAN mode, class A, OTAA, ADR on, unconfirmed; writes only what is otherwise. @throws DriverError */
   setUp(): Dialogue<SetUp>;
   /** @throws DriverError */
@@ -118,6 +120,9 @@ export function masked(line: string): string {
 export function fault(detail: string): { readonly kind: "fault"; readonly detail: string } {
   return { kind: "fault", detail };
 }
+
+/** What a modem says that has no command for a frame without payload. */
+export const noEmptyFrame = "this modem sends no frame without payload when asked";
 
 /** Sixteen digits in lower case, of whatever a modem puts between them; undefined where it is no EUI. */
 export function euiOf(text: string | undefined): string | undefined {

@@ -78,8 +78,12 @@ export class LoraE5 implements Dialect {
   *setUp(): Dialogue<SetUp> {
     this.forget();
     yield* this.#settings();
-    const devEui = yield* this.#readEui("DevEui");
+    const devEui = yield* this.devEui();
     return devEui === undefined ? {} : { devEui };
+  }
+
+  *devEui(): Dialogue<string | undefined> {
+    return yield* this.#readEui("DevEui");
   }
 
   *state(): Dialogue<ModemState> {
@@ -246,8 +250,8 @@ function* command(text: string, name: string): Dialogue<Reply> {
 
 /** What a line says of a message; the prefix is that of another command with some firmware. */
 function messageText(line: string): string | undefined {
-  if (isUnheard(line)) return line;
-  return /^\+(?:MSG|MSGHEX|CMSG|CMSGHEX): ?(.*)$/i.exec(line)?.[1];
+  if (line === "+LOWPOWER: WAKEUP") return line;
+  return /^\+(?:AT|MSG|MSGHEX|CMSG|CMSGHEX): ?(.*)$/i.exec(line)?.[1];
 }
 
 /** The command was not understood, or swallowed by a modem that slept. */

@@ -2,9 +2,9 @@
 import type { ByteTransport } from "../byte-transport.ts";
 import { DriverError, messageOf } from "../failure.ts";
 import { airtimeMs } from "./airtime.ts";
-import { AtSlave } from "./at-slave.ts";
+import { Conversation } from "./conversation.ts";
+import { createDialect } from "./dialects.ts";
 import type { Dialect, Dialogue } from "./dialogue.ts";
-import { LoraE5 } from "./lora-e5.ts";
 import type {
   JoinOutcome,
   LoraDownlink,
@@ -14,10 +14,7 @@ import type {
   ModemKeys,
   SendOutcome,
 } from "./modem.ts";
-import { LineAssembler } from "./modem-line.ts";
 import { dataRates, payloadBytesMax, type RegionName } from "./region.ts";
-import { Rn2483 } from "./rn2483.ts";
-import { Rui3 } from "./rui3.ts";
 
 /** Answers that are missing in a row before the port is given up. */
 const probesMax = 3;
@@ -32,19 +29,13 @@ const fPortMax = 223;
 
 export class SerialModem implements LoraModem {
   readonly #options: LoraModemOptions;
-  readonly #lines: string[] = [];
-  readonly #assembler = new LineAssembler();
   #dialect: Dialect;
-  #transport: ByteTransport | undefined;
+  #port: { readonly transport: ByteTransport; readonly conversation: Conversation } | undefined;
   #description = "a port that was never open";
   #firmware: string | undefined;
   #joined: boolean | undefined;
   #dataRate: number | undefined;
   #isSuspect = false;
-  #isRunning = false;
-  #expectsBanner = false;
-  #interruption: DriverError | undefined;
-  #wake: () => void = () => undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #downlinkListener: (downlink: LoraDownlink) => void = () => undefined;
   #lostListener: (reason: string) => void = () => undefined;
@@ -109,7 +100,6 @@ export class SerialModem implements LoraModem {
 
   send(port: number, bytes: Uint8Array): Promise<SendOutcome> {
     if (!Number.isInteger(port) || port < 1 || port > fPortMax) throw new RangeError(`FPort ${port}`);
-    if (bytes.length === 0) throw new RangeError("a frame without a payload");
     return this.#inTurn(async () => {
       const bytesMax = this.#bytesMax(false);
       if (bytesMax !== undefined && bytes.length > bytesMax)
@@ -145,7 +135,8 @@ export class SerialModem implements LoraModem {
   }
 
   async close(): Promise<void> {
-    this.#interrupt(new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it was closed.`));
+    const error = new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it was closed.`);
+    this.#port?.conversation.interrupt(error);
     await this.#closePort();
   }
 
@@ -158,7 +149,7 @@ export class SerialModem implements LoraModem {
 
   async #openAndProbe(): Promise<void> {
     try {
-      if (this.#transport === undefined) await this.#open();
+      if (this.#port === undefined) await this.#open();
       // A command that was begun is ended, whoever began it.
       await this.#run(silence());
       for (let tries = 1; ; tries++) {
@@ -175,89 +166,41 @@ export class SerialModem implements LoraModem {
 
   async #open(): Promise<void> {
     const transport = await this.#options.openTransport();
-    this.#transport = transport;
+    const dialect = createDialect(this.#options.family, transport.description);
+    const isCurrent = (): boolean => this.#port?.transport === transport;
+    const onLine = (line: string, isBannerExpected: boolean): void => {
+      if (!isCurrent()) return;
+      this.#report(dialect.observe(line));
+      if (dialect.isBanner(line) && !isBannerExpected) this.#lose("it was reset");
+    };
     this.#description = transport.description;
-    this.#dialect = createDialect(this.#options.family, transport.description);
-    this.#assembler.reset();
-    this.#interruption = undefined;
-    transport.onData((bytes) => {
-      if (transport === this.#transport) for (const line of this.#assembler.push(bytes)) this.#hearLine(line);
-    });
+    this.#dialect = dialect;
+    const conversation = new Conversation({ transport, timing: this.#options.timing, onLine });
+    this.#port = { transport, conversation };
     transport.onClosed((error) => {
-      if (transport === this.#transport) this.#lose(error === undefined ? "the port was closed" : messageOf(error));
+      if (isCurrent()) this.#lose(error === undefined ? "the port was closed" : messageOf(error));
     });
   }
 
   /** Nothing is made of an answer before the modem has shown that it is there and through with what it was asked before. */
   async #trust(): Promise<void> {
-    if (this.#transport === undefined)
-      throw new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it was lost; begin anew.`);
+    const port = this.#port;
+    if (port === undefined) throw this.#notOpen();
     if (!this.#isSuspect) return;
-    if ((await this.#transport.isCurrent?.()) === false) {
-      await this.#closePort();
+    if ((await port.transport.isCurrent?.()) === false)
       throw this.#lose("its path leads to another device now, or to none");
-    }
     for (let tries = 1; tries <= probesMax; tries++) {
       if ((await this.#run(this.#dialect.probe())) === undefined) continue;
       this.#isSuspect = false;
       return;
     }
-    await this.#closePort();
     this.#lose("it answers no more");
     throw this.#noAnswer();
   }
 
-  async #run<T>(dialogue: Dialogue<T>): Promise<T> {
-    const transport = this.#transport;
-    if (transport === undefined)
-      throw this.#interruption ?? new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: not open.`);
-    const { clock } = this.#options.timing;
-    this.#isRunning = true;
-    this.#expectsBanner = false;
-    let untilMs = clock.monotonicMs();
-    try {
-      let result = dialogue.next();
-      while (!result.done) {
-        const { write, waitMs, expectsBanner } = result.value;
-        if (expectsBanner) this.#expectsBanner = true;
-        if (write !== undefined) {
-          // Whatever came before this command is no answer to it.
-          this.#lines.length = 0;
-          await transport.write(Buffer.from(`${write}\r\n`, "latin1"));
-        }
-        if (waitMs !== undefined) untilMs = clock.monotonicMs() + waitMs;
-        result = dialogue.next(await this.#nextLine(untilMs));
-      }
-      return result.value;
-    } finally {
-      this.#isRunning = false;
-      this.#expectsBanner = false;
-      this.#lines.length = 0;
-    }
-  }
-
-  async #nextLine(untilMs: number): Promise<string | undefined> {
-    const { clock, pause } = this.#options.timing;
-    const leftMs = untilMs - clock.monotonicMs();
-    if (this.#lines.length === 0 && this.#interruption === undefined && leftMs > 0) {
-      const heard = new AbortController();
-      this.#wake = () => heard.abort();
-      await pause(leftMs, heard.signal);
-      this.#wake = () => undefined;
-    }
-    if (this.#interruption !== undefined) throw this.#interruption;
-    return this.#lines.shift();
-  }
-
-  #hearLine(line: string): void {
-    this.#report(this.#dialect.observe(line));
-    if (this.#dialect.isBanner(line) && !this.#expectsBanner) {
-      this.#lose("it was reset");
-      return;
-    }
-    if (!this.#isRunning) return;
-    this.#lines.push(line);
-    this.#wake();
+  #run<T>(dialogue: Dialogue<T>): Promise<T> {
+    if (this.#port === undefined) throw this.#notOpen();
+    return this.#port.conversation.run(dialogue);
   }
 
   #report(downlink: LoraDownlink | undefined): void {
@@ -267,25 +210,23 @@ export class SerialModem implements LoraModem {
   /** The end of what was known of the modem: told once, until begin(). */
   #lose(reason: string): DriverError {
     const error = new DriverError("port-lost", `LoRaWAN modem at ${this.#description}: ${reason}.`);
-    if (this.#interruption !== undefined) return error;
-    this.#dialect.forget();
+    if (this.#port === undefined) return error;
     this.#joined = undefined;
     this.#dataRate = undefined;
-    this.#interrupt(error);
+    this.#port.conversation.interrupt(error);
     void this.#closePort();
     this.#lostListener(reason);
     return error;
   }
 
-  #interrupt(error: DriverError): void {
-    this.#interruption = error;
-    this.#wake();
+  async #closePort(): Promise<void> {
+    const port = this.#port;
+    this.#port = undefined;
+    await port?.transport.close();
   }
 
-  async #closePort(): Promise<void> {
-    const transport = this.#transport;
-    this.#transport = undefined;
-    await transport?.close();
+  #notOpen(): DriverError {
+    return new DriverError("port-closed", `LoRaWAN modem at ${this.#description}: it is not open; begin anew.`);
   }
 
   #noAnswer(): DriverError {
@@ -322,19 +263,6 @@ export class SerialModem implements LoraModem {
       guardMs: repetitionsMax * (airtimeAt(slowest) + afterMs) + marginMs,
       windowsMs: airtimeAt(known ?? slowest) + afterMs,
     };
-  }
-}
-
-function createDialect(family: ModemFamily, where: string): Dialect {
-  switch (family) {
-    case "rui3":
-      return new Rui3(where);
-    case "lora-e5":
-      return new LoraE5(where);
-    case "rn2483":
-      return new Rn2483(where);
-    case "at-slave":
-      return new AtSlave(where);
   }
 }
 

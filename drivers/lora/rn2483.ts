@@ -12,6 +12,7 @@ import {
   euiOf,
   fault,
   type ModemState,
+  noEmptyFrame,
   type Reply,
   replyMs,
   restartMs,
@@ -74,13 +75,17 @@ export class Rn2483 implements Dialect {
   *setUp(): Dialogue<SetUp> {
     this.forget();
     accepted(this.#where, "mac set adr on", yield* command("mac set adr on"));
-    const devEui = euiOf(textOf(yield* command("mac get deveui")));
+    const devEui = yield* this.devEui();
     const address = textOf(yield* command("mac get devaddr"));
     // Without an address it was never joined; with one it may be, and the first frame tells.
     return {
       ...(address !== undefined && /^0+$/.test(address) && { joined: false }),
       ...(devEui !== undefined && { devEui }),
     };
+  }
+
+  *devEui(): Dialogue<string | undefined> {
+    return euiOf(textOf(yield* command("mac get deveui")));
   }
 
   *state(): Dialogue<ModemState> {
@@ -113,6 +118,7 @@ export class Rn2483 implements Dialect {
   }
 
   *send({ port, hex, guardMs }: Uplink): Dialogue<SendOutcome> {
+    if (hex === "") return fault(noEmptyFrame);
     const reply = yield* this.#patient(`mac tx uncnf ${port} ${hex}`);
     if (reply === undefined) return fault("no answer to mac tx");
     if (reply !== "busy") this.#busy = 0;
@@ -148,7 +154,7 @@ export class Rn2483 implements Dialect {
       { write: "sys reset", waitMs: restartMs, expectsBanner: true },
       (line) => banner.test(line) || undefined,
     );
-    const written = euiOf(textOf(yield* command("mac get deveui")));
+    const written = yield* this.devEui();
     const joinWritten = euiOf(textOf(yield* command("mac get appeui")));
     if (written !== own) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);

@@ -11,6 +11,7 @@ import {
   euiOf,
   fault,
   type ModemState,
+  noEmptyFrame,
   restartMs,
   type SetUp,
   type Uplink,
@@ -71,9 +72,13 @@ export class Rui3 implements Dialect {
   *setUp(): Dialogue<SetUp> {
     yield* this.#lorawanMode();
     yield* this.#settings();
-    const devEui = euiOf(valueIn(yield* atCommand("AT+DEVEUI=?")));
+    const devEui = yield* this.devEui();
     const { joined } = yield* this.state();
     return { ...(joined !== undefined && { joined }), ...(devEui !== undefined && { devEui }) };
+  }
+
+  *devEui(): Dialogue<string | undefined> {
+    return euiOf(valueIn(yield* atCommand("AT+DEVEUI=?")));
   }
 
   *state(): Dialogue<ModemState> {
@@ -97,6 +102,7 @@ export class Rui3 implements Dialect {
   }
 
   *send({ port, hex, guardMs }: Uplink): Dialogue<SendOutcome> {
+    if (hex === "") return fault(noEmptyFrame);
     let retryInMs: number | undefined;
     const status = yield* atStatus(`AT+SEND=${port}:${hex}`, (line) => {
       retryInMs = restrictedMs(line) ?? retryInMs;
@@ -126,7 +132,7 @@ export class Rui3 implements Dialect {
     if (devEui !== undefined) accepted(where, "AT+DEVEUI", yield* atCommand(`AT+DEVEUI=${devEui}`));
     accepted(where, "AT+APPEUI", yield* atCommand(`AT+APPEUI=${joinEui}`));
     accepted(where, "AT+APPKEY", yield* atCommand(`AT+APPKEY=${appKey}`));
-    const written = euiOf(valueIn(yield* atCommand("AT+DEVEUI=?")));
+    const written = yield* this.devEui();
     const joinWritten = euiOf(valueIn(yield* atCommand("AT+APPEUI=?")));
     if (written === undefined || (devEui !== undefined && written !== devEui)) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);
