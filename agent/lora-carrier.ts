@@ -12,24 +12,14 @@ import { loraCodes } from "./lora-codes.ts";
 import { LoraSource } from "./lora-source.ts";
 import type { LoraStateStore } from "./lora-state-store.ts";
 import type { LoraStatus } from "./lora-status.ts";
-import type { LoraUplinkOptions } from "./lora-uplink-options.ts";
+import { LoraUplink } from "./lora-uplink.ts";
 import type { RowPlan } from "./row-sealing.ts";
 import type { WalletClient } from "./wallet-client.ts";
 
 /** Beside a broker a record waits so long for a receipt before it costs airtime. */
 const fallbackAfterMs = 600_000;
 
-/** The loop that sends (lora-uplink.ts), as far as the rest of the hub deals with it. */
-export interface SendingUplink {
-  /** The modem's live one; undefined before it has said it. */
-  readonly dataRate: number | undefined;
-  start(): void;
-  stop(): Promise<void>;
-  status(): LoraStatus;
-}
-
 export interface LoraCarrierOptions {
-  readonly createUplink: (options: LoraUplinkOptions) => SendingUplink;
   readonly configuration: LoraConfiguration;
   readonly meters: readonly MeterConfiguration[];
   readonly profileOf: (id: string) => MeterProfile;
@@ -63,7 +53,7 @@ export class LoraCarrier {
   readonly plan: RowPlan;
   readonly #options: LoraCarrierOptions;
   #source: LoraSource | undefined;
-  #uplink: SendingUplink | undefined;
+  #uplink: LoraUplink | undefined;
   #startedMs = 0;
   /** The data rate that `#lengthS` was found for. */
   #lengthOf: number | undefined;
@@ -80,7 +70,7 @@ export class LoraCarrier {
   }
 
   start(host: LoraHost): void {
-    const { configuration, createUplink, modem, timing, store, bootId, random } = this.#options;
+    const { configuration, modem, timing, store, bootId, random } = this.#options;
     const { region, fairUseSPerDay, when } = configuration;
     const { wallet, forwarders, emit, onReceipt } = host;
     this.#startedMs = timing.clock.monotonicMs();
@@ -90,7 +80,7 @@ export class LoraCarrier {
       nowMs: timing.clock.monotonicMs,
       ripeAfterMs: when === "fallback" ? fallbackAfterMs : 0,
     });
-    this.#uplink = createUplink({
+    this.#uplink = new LoraUplink({
       ...{ modem, region, source: this.#source, timing, store, bootId, random, onReceipt },
       ...(fairUseSPerDay !== undefined && { fairUseSPerDay }),
       onState: (state) => emit({ event: "lora-state", ...state }),

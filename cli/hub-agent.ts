@@ -9,6 +9,7 @@ import { createLog, type Log } from "../platform/log.ts";
 import { serveStatus } from "../platform/status-socket.ts";
 import { type Command, CommandError, exit, parseCommand } from "./command.ts";
 import { readHubFile } from "./hub-configuration.ts";
+import type { loraCarrierOf } from "./hub-lora-carrier.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
 import { loraLogLine } from "./lora-log-line.ts";
 
@@ -42,7 +43,8 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
       observation.take(event);
     };
     const polling = !values["no-polling"];
-    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling });
+    const lora = configuration.lora && (await loraCarrierFor(configuration, profileOf));
+    const agent = new Agent({ configuration, profileOf, clock: systemClock, emit, polling, ...(lora && { lora }) });
     process.on("SIGUSR2", () => {
       agent.stopPolling().then(
         () => emit({ event: "stopped-polling" }),
@@ -78,6 +80,11 @@ and lets the forwarding go on; --no-polling begins that way. --json prints what 
     return exit.ok;
   },
 };
+
+/** What LoRaWAN needs is loaded only by those that have it: a hub has little memory. */
+async function loraCarrierFor(...hub: Parameters<typeof loraCarrierOf>): ReturnType<typeof loraCarrierOf> {
+  return (await import("./hub-lora-carrier.ts")).loraCarrierOf(...hub);
+}
 
 function noStatusSocket(path: string, error: Error): CommandError {
   return new CommandError(exit.unavailable, {
