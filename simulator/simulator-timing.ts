@@ -1,4 +1,6 @@
 /** Time as a simulation sees it: real, or a virtual clock on which a day passes in seconds. */
+import type { LoraTiming } from "../drivers/lora/modem.ts";
+
 export interface SimulatorTiming {
   /** Milliseconds of a clock that never jumps. */
   nowMs(): number;
@@ -99,4 +101,25 @@ function isBefore(a: Event, b: Event): boolean {
 /** A turn of the event loop: promises that have become due are done, and those that they lead to. */
 function settle(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** The same clock as the drivers and the agent take it. @param wallMs Unix time of a moment of `timing` */
+export function loraTimingOf(timing: SimulatorTiming, wallMs: (timingMs: number) => number): LoraTiming {
+  return {
+    clock: { monotonicMs: () => timing.nowMs(), wallMs: () => wallMs(timing.nowMs()) },
+    pause: (ms, signal) =>
+      new Promise((resolve) => {
+        if (signal?.aborted) {
+          resolve();
+          return;
+        }
+        const ended = (): void => {
+          callOff();
+          signal?.removeEventListener("abort", ended);
+          resolve();
+        };
+        const callOff = timing.after(ms, ended);
+        signal?.addEventListener("abort", ended);
+      }),
+  };
 }
