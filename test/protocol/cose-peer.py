@@ -4,10 +4,14 @@
   cose-peer.py sign SEED_HEX             prints a record of its own, in hex
   cose-peer.py decrypt SECRET_HEX        an encrypted record in hex on stdin, and the node's X25519 secret; prints the record inside, in hex
   cose-peer.py encrypt SECRET_HEX SHARE_HEX   a record in hex on stdin, the device's secret, the node's share; prints it encrypted, in hex
+  cose-peer.py check-receipt SECRET_HEX SHARE_HEX   short receipts in hex on stdin, one a line, the device's secret, the node's share; prints a
+                                              line of JSON each: what it says is stored, and whether its MAC holds
+  cose-peer.py receipt SECRET_HEX SHARE_HEX TYPE EPOCH SEQUENCE BITMAP DIGEST_HEX TIME   the node's secret, the device's share; prints one in hex
 """
 import hashlib
 import hmac
 import json
+import struct
 import sys
 
 import cbor2
@@ -118,7 +122,40 @@ def encrypt(secret, node_share, record):
     return cbor2.dumps(cbor2.CBORTag(16, message), canonical=True)
 
 
-if sys.argv[1] == "sign":
+def receipt_mac(secret, peer_share, device_share, node_share, signed):
+    shared = X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(peer_share))
+    info = b"ecp lorawan receipt 1" + device_share + node_share
+    key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(shared)
+    return hmac.new(key, signed, hashlib.sha256).digest()[:16]
+
+
+RECEIPT = struct.Struct(">BIII8sI")
+
+
+def check_receipt(secret, node_share, message):
+    signed, mac = message[: RECEIPT.size], message[RECEIPT.size :]
+    kind, epoch, sequence, bitmap, digest, time = RECEIPT.unpack(signed)
+    bits = [i for i in range(32) if bitmap & (1 << (31 - i))]
+    if kind == 1:
+        named = set(range(max(1, sequence - 99), sequence + 1)) | {sequence + 1 + i for i in bits}
+    else:
+        named = {sequence} | {sequence - 1 - i for i in bits}
+    holds = len(mac) == 16 and receipt_mac(secret, node_share, share_of(secret), node_share, signed) == mac
+    return {"type": kind, "epoch": epoch, "time": time, "digest": digest.hex(), "named": sorted(named), "holds": holds}
+
+
+def make_receipt(secret, device_share, fields):
+    kind, epoch, sequence, bitmap, digest, time = fields
+    signed = RECEIPT.pack(int(kind), int(epoch), int(sequence), int(bitmap), bytes.fromhex(digest), int(time))
+    return signed + receipt_mac(secret, device_share, device_share, share_of(secret), signed)
+
+
+if sys.argv[1] == "check-receipt":
+    for line in sys.stdin.read().split():
+        print(json.dumps(check_receipt(*map(bytes.fromhex, sys.argv[2:4]), bytes.fromhex(line))))
+elif sys.argv[1] == "receipt":
+    print(make_receipt(*map(bytes.fromhex, sys.argv[2:4]), sys.argv[4:10]).hex())
+elif sys.argv[1] == "sign":
     print(sign(bytes.fromhex(sys.argv[2])).hex())
 elif sys.argv[1] == "decrypt":
     print(decrypt(bytes.fromhex(sys.argv[2]), bytes.fromhex(sys.stdin.read().strip())).hex())

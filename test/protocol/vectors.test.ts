@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { SealedEnvelopes } from "../../fullnode/sealed-envelope.ts";
-import { agreedCipher, x25519PrivateKey, x25519Share } from "../../platform/agreed-cipher.ts";
+import { agreedCipher, agreedMac, x25519PrivateKey, x25519Share } from "../../platform/agreed-cipher.ts";
 import {
   type CoseSign1,
   contentTypes,
@@ -16,6 +16,13 @@ import {
 import { decodeCbor, encodeCbor, equalBytes } from "../../protocol/deterministic-cbor.ts";
 import { decodeEncrypted, encryptionInfo, encryptRecord } from "../../protocol/encrypted-record.ts";
 import { openEnrolmentAnswer, openEnrolmentRequest } from "../../protocol/enrolment.ts";
+import {
+  decodeLoraReceipt,
+  encodeLoraReceipt,
+  loraMacBytes,
+  loraReceiptInfo,
+  storedSequences,
+} from "../../protocol/lora-receipt.ts";
 import { packetOf, recordOfPacket } from "../../protocol/lorawan.ts";
 import { didKeyOf, kidOf, multibaseOf, publicKeyOfDid, vetPublicKey } from "../../protocol/public-key.ts";
 import { decodeReceipt } from "../../protocol/receipt.ts";
@@ -196,6 +203,43 @@ test("an encrypted record cut off anywhere, or with any one bit changed, is refu
   }
   console.log(`encrypted records: ${refused} times refused`);
   assert.ok(refused > 3_000);
+});
+
+/** A short receipt as the device of the vector's secret takes it. */
+function openLoraReceipt(vector: Vector, bytes = hexBytes(vector)) {
+  const privateKey = x25519PrivateKey(bytesOf(vector.deviceSecret as string));
+  const nodeShare = bytesOf(vector.nodeShare as string);
+  const make = agreedMac(privateKey, nodeShare, loraReceiptInfo(x25519Share(privateKey), nodeShare));
+  const { signed, mac, ...content } = decodeLoraReceipt(bytes);
+  const holds = equalBytes(make(signed).subarray(0, loraMacBytes), mac);
+  return { content, stored: storedSequences(content), holds, make };
+}
+
+test("receipts of 41 bytes behave as they say, and those that hold are encoded to the same bytes", () => {
+  check("lora-receipt.json", (vector) => {
+    const { content, stored, holds } = openLoraReceipt(vector);
+    return jsonOf({ ...content, stored, holds });
+  });
+  let held = 0;
+  for (const vector of accepted("lora-receipt.json")) {
+    const { content, holds, make } = openLoraReceipt(vector);
+    const again = hexOf(encodeLoraReceipt(content, make));
+    if (holds) assert.equal(again, vector.hex, vector.name);
+    else assert.notEqual(again, vector.hex, vector.name);
+    if (holds) held++;
+  }
+  assert.ok(held > 5);
+});
+
+test("a receipt of 41 bytes with any one bit changed is refused, or its MAC does not hold", () => {
+  for (const vector of accepted("lora-receipt.json").filter((one) => openLoraReceipt(one).holds)) {
+    const bytes = hexBytes(vector);
+    for (let bit = 0; bit < bytes.length * 8; bit++) {
+      const changed = withBitChanged(bytes, bit);
+      const { expect, meaning } = outcome(() => openLoraReceipt(vector, changed).holds);
+      assert.ok(expect !== "ok" || meaning === false, `${vector.name}: bit ${bit}`);
+    }
+  }
 });
 
 test("LoRaWAN packets behave as they say, and what comes out of one gives the same packet", () => {

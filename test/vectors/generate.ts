@@ -13,6 +13,7 @@ import {
   rotationVectors,
 } from "./epoch-vectors.ts";
 import { didKeyVectors, publicKeyVectors, signatureVectors } from "./key-vectors.ts";
+import { loraReceiptVectors } from "./lora-receipt-vectors.ts";
 import { packetVectors } from "./lorawan-vectors.ts";
 import { receiptVectors } from "./receipt-vectors.ts";
 import { recordVectors } from "./record-vectors.ts";
@@ -64,6 +65,14 @@ export function vectorFiles(): ReadonlyMap<string, VectorFile> {
         about: "Encrypted records, each with the X25519 secret of the full node that opens it: decodeEncrypted and decryptRecord",
         source: ours,
         vectors: encryptedVectors(),
+      },
+    ],
+    [
+      "lora-receipt.json",
+      {
+        about: "Receipts of 41 bytes, each with the X25519 secret of the device and the share of the node: decodeLoraReceipt",
+        source: ours,
+        vectors: loraReceiptVectors(),
       },
     ],
     [
