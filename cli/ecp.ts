@@ -33,6 +33,7 @@ const program: Program = {
     read: async () => (await import("./hub-read.ts")).hubRead,
     plan: async () => (await import("./hub-plan.ts")).hubPlan,
     "lora plan": async () => (await import("./hub-lora-plan.ts")).hubLoraPlan,
+    "lora provision": async () => (await import("./hub-lora-provision.ts")).hubLoraProvision,
     sunspec: async () => (await import("./hub-sunspec.ts")).hubSunspec,
     "profile list": async () => (await import("./hub-profile.ts")).hubProfileList,
     "profile show": async () => (await import("./hub-profile.ts")).hubProfileShow,

@@ -1,4 +1,6 @@
 /** What ecp scan shows: one line that is rewritten while it searches, then what was found. */
+import { factoryBauds } from "../drivers/lora/modem.ts";
+import type { FoundModem, ModemSearchResult } from "../drivers/lora/modem-search.ts";
 import type { FoundUnit, SearchProgress } from "../drivers/modbus/meter-search.ts";
 import { framingText } from "../drivers/modbus/meter-search-plan.ts";
 import { findingsText, placeText, type ScannedLine, type Written } from "./hub-scan-write.ts";
@@ -53,12 +55,22 @@ export function resultText(lines: readonly ScannedLine[], written: Written | und
   const found = lines.filter(({ result }) => result.found.length > 0);
   if (written) parts.push(writtenText(written));
   else if (found.length > 0) parts.push(`For hub.yaml ('ecp scan --write' puts it there):\n\n${findingsText(found)}`);
+  const modem = lines.map(modemYaml).find((yaml) => yaml !== "");
+  if (modem !== undefined)
+    parts.push(
+      `For hub.yaml, with the region of your country (keys go into the modem by 'ecp lora provision'; docs/lorawan.md):\n\nuplink:\n${modem}`,
+    );
   return parts.join("\n");
 }
 
-function lineText({ place, result }: ScannedLine): string {
+function lineText({ place, result, modem, isForModems }: ScannedLine): string {
   const where = "path" in place ? place.path : `Modbus TCP ${place.host}:${place.port}`;
-  const { settings, found, remarks, end, error } = result;
+  if (modem?.modem !== undefined) return `${where}: ${modemText(modem.modem)}\n`;
+  const { settings, found, end } = result;
+  const remarks = [...result.remarks, ...(modem?.remarks ?? [])];
+  const error = result.error ?? modem?.error;
+  if (isForModems)
+    return `${where}: no LoRaWAN modem found\n${remarks.map((text) => `  ${text}.\n`).join("")}${error ? `  ${error.message}\n` : ""}`;
   const many = `${found.length === 0 ? "no meter" : found.length === 1 ? "1 device" : `${found.length} devices`} found`;
   const at = settings ? ` at ${framingText(settings)}` : "";
   const early = { ended: "", stopped: " (ended before it was through)", limit: " (its time was over)", failed: "" }[
@@ -66,7 +78,7 @@ function lineText({ place, result }: ScannedLine): string {
   ];
   const rows = found.map((unit) => `  unit ${`${unit.unit}`.padStart(3)}  ${unitText(unit)}\n`);
   const failure = error ? [`  ${error.message}\n`] : [];
-  const silent = found.length === 0 && end === "ended" && remarks.length === 0;
+  const silent = found.length === 0 && end === "ended" && remarks.length === 0 && error === undefined;
   const hint = silent
     ? ["  Nothing answered: check that the meters have power, swap the wires A and B, and see 'ecp doctor'.\n"]
     : [];
@@ -77,6 +89,19 @@ function lineText({ place, result }: ScannedLine): string {
     ...failure,
     ...hint,
   ].join("");
+}
+
+function modemText({ family, baud, firmware, devEui }: FoundModem): string {
+  const address = devEui === undefined ? "" : `, DevEUI ${devEui}`;
+  return `LoRaWAN modem, ${family} at ${baud} 8N1, ${firmware}${address}`;
+}
+
+/** The section to paste; region and slots are the owner's to say. */
+function modemYaml({ place, modem }: ScannedLine): string {
+  if (modem?.modem === undefined || !("path" in place)) return "";
+  const { family, baud } = modem.modem;
+  const speed = baud === factoryBauds[family] ? "" : `, baud: ${baud}`;
+  return `  lora:\n    modem: { path: ${JSON.stringify(place.path)}, family: ${family}${speed} }\n    region: EU868\n`;
 }
 
 function unitText({ certainty, profile, model, serialNumber, alternatives, answer, text }: FoundUnit): string {
@@ -113,12 +138,13 @@ function writtenText({ file, added, left }: Written): string {
 
 export function resultJson(lines: readonly ScannedLine[]): object {
   return {
-    lines: lines.map(({ place, result: { settings, found, remarks, end, error } }) => ({
+    lines: lines.map(({ place, result: { settings, found, remarks, end, error }, modem }) => ({
       ...("path" in place ? { serial: place.path } : { tcp: `${place.host}:${place.port}` }),
       ...(settings && { baud: settings.baud, parity: settings.parity, stopBits: settings.stopBits }),
       end,
       ...(error && { error: { code: error.code, message: error.message } }),
       ...(remarks.length > 0 && { remarks }),
+      ...(modem !== undefined && { modem: modemJson(modem) }),
       devices: found.map(({ unit, certainty, profile, model, serialNumber, alternatives, answer, text }) => ({
         unit,
         certainty,
@@ -129,5 +155,13 @@ export function resultJson(lines: readonly ScannedLine[]): object {
         ...(text && { text }),
       })),
     })),
+  };
+}
+
+function modemJson({ modem, remarks, error }: ModemSearchResult): object {
+  return {
+    ...modem,
+    ...(remarks.length > 0 && { remarks }),
+    ...(error && { error: { code: error.code, message: error.message } }),
   };
 }

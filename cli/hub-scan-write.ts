@@ -2,6 +2,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { isMap, isScalar, isSeq, type Node, parseDocument, type YAMLMap } from "yaml";
 import type { LineConfiguration, MeterConfiguration } from "../agent/configuration.ts";
+import type { ModemSearchResult } from "../drivers/lora/modem-search.ts";
 import type { SearchResult } from "../drivers/modbus/meter-search.ts";
 import type { LineSettings } from "../drivers/modbus/meter-search-plan.ts";
 import { describeFraming } from "../drivers/serial/serial-settings.ts";
@@ -21,6 +22,9 @@ export interface TcpPlace {
 export interface ScannedLine {
   readonly place: { readonly path: string } | TcpPlace;
   readonly result: SearchResult;
+  /** What was found where no meter answered, or where none was looked for. */
+  readonly modem?: ModemSearchResult;
+  readonly isForModems?: boolean;
 }
 
 interface NewMeter {

@@ -1,8 +1,10 @@
 /** ecp scan: which meters hang on which port, at what speed, under which unit numbers; and the lines for hub.yaml. */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
+import type { ByteTransport } from "../drivers/byte-transport.ts";
+import { modemBauds, modemSearchMs, searchModem } from "../drivers/lora/modem-search.ts";
 import type { ModbusLine } from "../drivers/modbus/line.ts";
-import { type SearchOptions, searchLine } from "../drivers/modbus/meter-search.ts";
+import { type SearchOptions, type SearchResult, searchLine } from "../drivers/modbus/meter-search.ts";
 import { type LineSettings, longestSearchMs, planSearch, searchBauds } from "../drivers/modbus/meter-search-plan.ts";
 import type { MeterProfile, Parity } from "../drivers/modbus/profile.ts";
 import { meterProfiles } from "../drivers/modbus/profile-catalogue.ts";
@@ -16,6 +18,7 @@ import { readHubFile } from "./hub-configuration.ts";
 import { configOption, jsonOption } from "./hub-options.ts";
 import { durationText, resultJson, resultText, ScanProgress } from "./hub-scan-view.ts";
 import { placeText, type ScannedLine, type TcpPlace, writeFindings } from "./hub-scan-write.ts";
+import { systemLoraTiming } from "./lora-timing.ts";
 
 const name = "ecp scan";
 const portsMax = 16;
@@ -27,19 +30,22 @@ const timeoutsUntilReopen = Number.POSITIVE_INFINITY;
 const knownBauds = [1200, 2400, 4800, 9600, 19_200, 38_400, 57_600, 115_200];
 
 export const hubScan: Command = {
-  summary: "find the meters on a port: speed, unit, make; and the lines for hub.yaml",
+  summary: "find the meters on a port: speed, unit, make; and the lines for hub.yaml; and LoRaWAN modems",
   usage: `Usage: ecp scan [--serial PATH … | --all | --tcp HOST:PORT … [--framing tcp|rtu]] [--units 1-247] [--bauds 9600,19200,…]
                 [--parities none,even,odd] [--timeout MS] [--write [--config hub.yaml]] [--json]
+       ecp scan --lora [--serial PATH … | --all] [--bauds 9600,…] [--json]
 
 Asks for two registers, unit after unit, and only ever reads. Quickest first: the factory settings of the known makes, then units 1
 to 10 at every speed and parity, then the others; a line that answers is searched to the end at that setting. --all (the default
 without --serial and --tcp) takes every serial port of this machine; ports are searched side by side. How long it takes at
 most is said before it begins. Ctrl-C ends it, and shows what was found.
+A serial port at which no meter answers is asked for a LoRaWAN modem in the end. --lora asks for modems alone, in some seconds: it writes
+AT commands (for versions and the address, nothing is set), which a port with meters on it should be spared.
 --timeout  how long an answer is waited for: ${serialTimeoutMs} ms on a serial line, ${tcpTimeoutMs} ms on TCP
 --write    adds the lines and meters found to hub.yaml, and gives a line there the speed and parity at which its meters
            answered; all else is left as it is, comments too
 
-A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 where no meter was found, 69 where no port could be used.`,
+A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 where nothing was found, 69 where no port could be used.`,
 
   async run(args) {
     const { values } = parseCommand(
@@ -56,6 +62,7 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
         parities: { type: "string" },
         timeout: { type: "string" },
         framing: { type: "string", default: "tcp" },
+        lora: { type: "boolean", default: false },
         write: { type: "boolean", default: false },
       },
       [],
@@ -64,6 +71,11 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
     const settings = settingsOf(values.bauds, values.parities);
     const timeoutMs = values.timeout === undefined ? undefined : integer("timeout", values.timeout, 20, 10_000);
     if (values.all && values.serial !== undefined) throw usageError(name, "--all and --serial together");
+    if (values.lora && (values.tcp !== undefined || values.write))
+      throw usageError(
+        name,
+        "--lora with --tcp or --write; modems are at serial ports, and are put into hub.yaml by hand",
+      );
     const { framing } = values;
     if (framing !== "tcp" && framing !== "rtu") throw usageError(name, `--framing ${framing}; tcp or rtu was expected`);
     if (framing === "rtu" && values.tcp === undefined) throw usageError(name, "--framing without --tcp");
@@ -83,7 +95,7 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
         name,
         "no serial port is plugged in; name one with --serial PATH, or a server with --tcp HOST:PORT",
       );
-    return scan(targets, values);
+    return scan(targets, { ...values, modemBauds: values.bauds === undefined ? modemBauds : baudsOf(values.bauds) });
   },
 };
 
@@ -96,13 +108,15 @@ interface Target {
 
 async function scan(
   targets: readonly Target[],
-  flags: { json: boolean; write: boolean; config: string },
+  flags: { json: boolean; write: boolean; config: string; lora: boolean; modemBauds: readonly number[] },
 ): Promise<number> {
   const interrupted = new AbortController();
   const interrupt = (): void => interrupted.abort();
   process.on("SIGINT", interrupt);
   process.on("SIGTERM", interrupt);
-  const longestMs = Math.max(...targets.map((target) => target.longestMs));
+  const longestMs = flags.lora
+    ? modemSearchMs * flags.modemBauds.length
+    : Math.max(...targets.map((target) => target.longestMs));
   const say = (text: string): unknown => (flags.json ? process.stderr : process.stdout).write(text);
   say(
     `Searching ${targets.map(({ place }) => placeText(place)).join(", ")}: at most ${durationText(longestMs)}, most often ` +
@@ -111,13 +125,15 @@ async function scan(
   const progress = new ScanProgress();
   const lines = await Promise.all(
     targets.map(async ({ place, options }, index): Promise<ScannedLine> => {
-      const result = await searchLine({
-        ...options,
-        signal: interrupted.signal,
-        onProgress: (event) => progress.show(index, placeText(place), event),
-      });
+      const { signal } = interrupted;
+      const onProgress: SearchOptions["onProgress"] = (event) => progress.show(index, placeText(place), event);
+      const result = flags.lora ? notSearched : await searchLine({ ...options, signal, onProgress });
       progress.end(index);
-      return { place, result };
+      // AT commands are spared to the meters of a line: none has answered here.
+      if (!("path" in place) || result.end !== "ended" || result.found.length > 0) return { place, result };
+      const openAt = (baud: number): Promise<ByteTransport> => openSerialPort({ path: place.path, baud });
+      const modem = await searchModem({ openAt, bauds: flags.modemBauds, timing: systemLoraTiming, signal });
+      return { place, result, modem, isForModems: flags.lora };
     }),
   );
   progress.close();
@@ -128,9 +144,14 @@ async function scan(
     process.stdout.write(`${JSON.stringify({ ...resultJson(lines), ...(changes && { written: changes.added }) })}\n`);
   else process.stdout.write(resultText(lines, changes));
   if (interrupted.signal.aborted) return exit.interrupted;
-  if (lines.some(({ result }) => result.found.length > 0)) return exit.ok;
-  return lines.every(({ result }) => result.end === "failed") ? exit.unavailable : exit.failed;
+  if (lines.some(({ result, modem }) => result.found.length > 0 || modem?.modem !== undefined)) return exit.ok;
+  return lines.every(({ result, modem }) => result.end === "failed" || modem?.error !== undefined)
+    ? exit.unavailable
+    : exit.failed;
 }
+
+/** Of a port at which meters were not asked for. */
+const notSearched: SearchResult = { settings: undefined, found: [], remarks: [], end: "ended" };
 
 /** What a search of every port has in common. */
 type Common = Pick<SearchOptions, "units" | "profiles" | "timeoutMs">;
@@ -187,10 +208,7 @@ function unitsOf(text: string): number[] {
 
 /** Every parity at every speed, in the order in which they are likely. */
 function settingsOf(baudsText: string | undefined, paritiesText: string | undefined): LineSettings[] {
-  const bauds = baudsText === undefined ? searchBauds : baudsText.split(",").map((text) => Number(text));
-  for (const baud of bauds)
-    if (!knownBauds.includes(baud))
-      throw usageError(name, `--bauds ${baudsText}; some of ${knownBauds.join(",")} were expected`);
+  const bauds = baudsText === undefined ? searchBauds : baudsOf(baudsText);
   const parities = (paritiesText ?? "none,even,odd").split(",");
   const isParity = (text: string): text is Parity => text === "none" || text === "even" || text === "odd";
   if (!parities.every(isParity))
@@ -199,6 +217,12 @@ function settingsOf(baudsText: string | undefined, paritiesText: string | undefi
   const rare = parities.filter((parity) => parity === "odd");
   const all = [common, rare].flatMap((some) => bauds.flatMap((baud) => some.map((parity) => ({ baud, parity }))));
   return all.map((pair): LineSettings => ({ ...pair, stopBits: 1 }));
+}
+
+function baudsOf(list: string): number[] {
+  const bauds = list.split(",").map((text) => Number(text));
+  if (bauds.every((baud) => knownBauds.includes(baud))) return bauds;
+  throw usageError(name, `--bauds ${list}; some of ${knownBauds.join(",")} were expected`);
 }
 
 function endpoint(text: string, framing: "tcp" | "rtu"): TcpPlace {

@@ -40,6 +40,9 @@ const answerMs = 500;
 const quietMs = 150;
 const autobaudTries = 2;
 
+/** How long a search takes at most for each speed: the longest is that of a modem which measures the speed itself. */
+export const modemSearchMs = 8_000;
+
 type Sign = { readonly family: ModemFamily; readonly firmware?: string } | "before-rui3";
 
 export async function searchModem(options: ModemSearchOptions): Promise<ModemSearchResult> {
