@@ -3,13 +3,12 @@ import { mkdirSync } from "node:fs";
 import type { HubConfiguration, LoraConfiguration } from "../agent/configuration.ts";
 import { LoraCarrier } from "../agent/lora-carrier.ts";
 import { createFileStateStore } from "../agent/lora-state-store.ts";
-import { pause } from "../agent/pause.ts";
-import { createLoraModem, type LoraTiming } from "../drivers/lora/modem.ts";
+import { createLoraModem } from "../drivers/lora/modem.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { serialPortOpener } from "../drivers/serial/port-identity.ts";
 import { readBootId } from "../platform/boot-id.ts";
-import { systemClock } from "../platform/clock.ts";
 import { CommandError, exit } from "./command.ts";
+import { systemLoraTiming } from "./lora-timing.ts";
 
 /** Throws {@link CommandError} where the folder of its state cannot be had. */
 export async function loraCarrierOf(
@@ -19,8 +18,7 @@ export async function loraCarrierOf(
   const { lora, meters } = configuration;
   if (!lora) return undefined;
   makeFolder(lora.stateFolder);
-  const never = new AbortController().signal;
-  const timing: LoraTiming = { clock: systemClock, pause: (ms, signal = never) => pause(ms, signal) };
+  const timing = systemLoraTiming;
   const { path, family, baud } = lora.modem;
   const modem = createLoraModem({
     ...{ family, region: lora.region, timing, rx1DelayS: lora.rx1DelayS },
