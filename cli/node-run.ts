@@ -1,6 +1,8 @@
 /** ecp-node run: the full node in the foreground, with its own broker or with another one. */
-import { type FullNodeOptions, startFullNode } from "../fullnode/full-node.ts";
-import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-intake.ts";
+import { type FullNodeOptions, type LorawanRunEvent, startFullNode } from "../fullnode/full-node.ts";
+import type { LorawanState } from "../fullnode/lorawan-service.ts";
+import { lorawanSentences } from "../fullnode/lorawan-uplink.ts";
+import type { BrokerAddress, MqttVersion } from "../fullnode/mqtt-link.ts";
 import { homeDevicesMax, metricsDevicesMax, type ObservationOptions } from "../fullnode/observation.ts";
 import type { RefusedEvent, StoredEvent } from "../fullnode/record-event.ts";
 import { verdictSentences } from "../fullnode/verdict.ts";
@@ -10,6 +12,7 @@ import { parseTopic, topicOf } from "../protocol/mqtt-topic.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
 
 import { dataOption, requireData } from "./node-command.ts";
+import { lorawanHelp, lorawanRunOptions, lorawanUsage, parseLorawan } from "./node-lorawan-options.ts";
 import { readPassword } from "./password-file.ts";
 import { localTime } from "./table.ts";
 
@@ -25,6 +28,7 @@ export const nodeRun: Command = {
   usage: `Usage: ecp-node run --data DIR [--listen HOST:PORT | --broker mqtt://HOST:PORT [--username U --password-file F] [--share GROUP]]
                     [--metrics HOST:PORT [--metrics-per-device N]] [--silent-after SECONDS]
                     [--home-broker mqtt://HOST:PORT --home-device DEVICE … [--home-username U --home-password-file F]]
+                    ${lorawanUsage}
                     [--json] [--exit-with-parent]
 
 With --listen (default ${defaultListen}) the node runs a broker of its own; port 0 takes any free one.
@@ -37,7 +41,9 @@ one node of GROUP. It needs shared subscriptions (mosquitto has them; the broker
 --silent-after      seconds after which a device that sends nothing is an alarm; unless given, learned from each device.
 --home-broker       publishes plain values of the devices named by --home-device (again for each; no others) on that broker, with Home
                     Assistant's discovery; over a connection of its own that accepts nothing. Without TLS: for the loopback or the LAN.
---json              one JSON object a line on stdout: started, connected, disconnected, stored, refused, stopped.
+${lorawanHelp}
+--json              one JSON object a line on stdout: started, connected, disconnected, stored, refused, stopped; with --lorawan also
+                    lorawan (whether this node takes the frames) and frame-refused.
                     "stored" comes once for each record, after it is on disk; "refused" says how many of a reason in "count".
 --exit-with-parent  end when standard input is closed.
 SIGTERM or SIGINT   finish the batch in hand, send its receipts, and end with status 0.
@@ -57,6 +63,7 @@ The log goes to stderr, one JSON object a line.`,
         metrics: { type: "string" },
         "metrics-per-device": { type: "string" },
         "silent-after": { type: "string" },
+        ...lorawanRunOptions,
         "home-broker": { type: "string" },
         "home-device": { type: "string", multiple: true },
         "home-username": { type: "string" },
@@ -94,12 +101,16 @@ The log goes to stderr, one JSON object a line.`,
       ...homeOf(values),
       ...(silentAfterS !== undefined && { silentAfterMs: silentAfterS * 1_000 }),
     };
-    return await serve({ data, broker, ...observation }, values.json ?? false, values["exit-with-parent"] ?? false);
+    return await serve(
+      { data, broker, ...observation, ...parseLorawan(values) },
+      values.json ?? false,
+      values["exit-with-parent"] ?? false,
+    );
   },
 };
 
 async function serve(
-  options: Pick<FullNodeOptions, "data" | "broker"> & ObservationOptions,
+  options: Pick<FullNodeOptions, "data" | "broker" | "lorawan"> & ObservationOptions,
   json: boolean,
   exitWithParent: boolean,
 ): Promise<number> {
@@ -166,6 +177,7 @@ async function serve(
 type RunEvent =
   | StoredEvent
   | RefusedEvent
+  | LorawanRunEvent
   | { event: "started"; pid: number; part: "node"; broker: string; node: string; metrics?: string }
   | { event: "connected"; mqtt: MqttVersion }
   | { event: "disconnected" }
@@ -200,6 +212,12 @@ function sayPlainly(): (event: RunEvent) => void {
       case "disconnected":
         line("the broker is gone; trying again");
         break;
+      case "lorawan":
+        line(lorawanWords[event.state]);
+        break;
+      case "frame-refused":
+        line(`LoRaWAN: ${event.count} not taken: ${lorawanSentences[event.reason]} [${event.reason}] (${event.topic})`);
+        break;
       case "stored":
         stored++;
         if (stored === 1) line(`first record: ${event.device} #${event.sequence}`);
@@ -215,6 +233,12 @@ function sayPlainly(): (event: RunEvent) => void {
     }
   };
 }
+
+const lorawanWords: Record<LorawanState, string> = {
+  standby: "LoRaWAN: standing by; another node may have the lease",
+  connecting: "LoRaWAN: this node takes the frames; connecting to the network server's broker",
+  connected: "LoRaWAN: listening for frames",
+};
 
 /** HOST:PORT, [IPv6]:PORT, :PORT or PORT. */
 function parseListen(text: string, option: string): { host: string; port: number } {

@@ -6,10 +6,14 @@ import { systemClock } from "../platform/clock.ts";
 import type { Log } from "../platform/log.ts";
 import { lockData } from "./data-lock.ts";
 import { startEmbeddedBroker } from "./embedded-broker.ts";
-import { type BrokerAddress, MqttIntake, type MqttVersion, nodeClientIdStart } from "./mqtt-intake.ts";
+import { type LorawanOptions, LorawanService, type LorawanState, type LorawanStatus } from "./lorawan-service.ts";
+import type { LorawanReason } from "./lorawan-uplink.ts";
+import { MqttIntake, nodeClientIdStart } from "./mqtt-intake.ts";
+import type { BrokerAddress, MqttVersion } from "./mqtt-link.ts";
 import { loadNodeKeys } from "./node-keys.ts";
 import { type ObservationOptions, startObservation } from "./observation.ts";
 import { RecordPath, type RecordPathParts } from "./record-path.ts";
+import type { RefusedSample } from "./refusal-tally.ts";
 import { Registry } from "./registry.ts";
 import type { Store } from "./store.ts";
 import { openStore } from "./store-address.ts";
@@ -25,11 +29,18 @@ export interface FullNodeOptions extends ObservationOptions {
     | { readonly use: BrokerAddress; readonly shareGroup?: string };
   /** For tests of what a store must not do. */
   readonly openStore?: (data: string) => Promise<Store>;
+  /** Records over LoRaWAN too. */
+  readonly lorawan?: LorawanOptions;
   readonly log: Log;
-  readonly report: RecordPathParts["report"];
+  readonly report: (event: Parameters<RecordPathParts["report"]>[0] | LorawanRunEvent) => void;
   readonly onConnected: (version: MqttVersion | undefined) => void;
   readonly fail: RecordPathParts["fail"];
 }
+
+/** What the LoRaWAN side says of itself. */
+export type LorawanRunEvent =
+  | { readonly event: "lorawan"; readonly state: LorawanState }
+  | (RefusedSample<LorawanReason> & { readonly event: "frame-refused" });
 
 export interface FullNode {
   readonly did: string;
@@ -37,6 +48,8 @@ export interface FullNode {
   readonly brokerUrl: string;
   readonly metricsUrl: string | undefined;
   readonly counts: RecordPath["counts"];
+  /** Where it takes frames of LoRaWAN. */
+  readonly lorawan: LorawanStatus | undefined;
   /** Finishes the batch in hand, sends its receipts, and lets go of everything. */
   stop(): Promise<void>;
 }
@@ -83,8 +96,10 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
       },
       fail: options.fail,
     });
+    let lorawan: LorawanService | undefined;
     const observation = await startObservation({
       ...{ ...options, store, path, clock: systemClock, node: keys.did.slice(-12) },
+      ...(options.lorawan && { lorawanStatus: () => lorawan?.status }),
     });
     undo.push(() => observation.stop());
     const intake = new MqttIntake({
@@ -99,6 +114,15 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
     });
     undo.push(() => intake.close());
     undo.push(() => path.stop());
+    if (options.lorawan) {
+      const service = new LorawanService({
+        ...{ ...options.lorawan, store, registry, keys, path, clock: systemClock, log },
+        report: (sample) => options.report({ event: "frame-refused", ...sample }),
+        onState: (state) => options.report({ event: "lorawan", state }),
+      });
+      lorawan = service;
+      undo.push(() => service.stop());
+    }
     path.lookAround();
     const timer = setInterval(() => path.lookAround(), lookAroundMs).unref();
     undo.push(() => clearInterval(timer));
@@ -108,6 +132,9 @@ export async function startFullNode(options: FullNodeOptions): Promise<FullNode>
       metricsUrl: observation.metricsUrl,
       get counts() {
         return path.counts;
+      },
+      get lorawan() {
+        return lorawan?.status;
       },
       stop: stopAll,
     };

@@ -102,6 +102,7 @@ export class LorawanIntake {
   #foreignChanges: number | undefined;
   #sweepNextMs: number;
   #saveFailed = false;
+  #isClosing = false;
   #stopped = false;
 
   /** Reads who is bound and what sessions were open. */
@@ -156,7 +157,7 @@ export class LorawanIntake {
 
   /** An event from the server's broker. Never throws for what it is. */
   receive(topic: string, payload: Uint8Array): void {
-    if (this.#stopped) return;
+    if (this.#isClosing) return;
     try {
       this.#take(this.#parts.server.read(topic, payload));
     } catch (error) {
@@ -244,7 +245,7 @@ export class LorawanIntake {
       if (action.kind === "packet") {
         this.#counts.packets++;
         this.#push(modem, route, action.packet, port);
-      } else if (route) {
+      } else if (route && !this.#stopped) {
         this.#counts.answers++;
         this.#downlinks.queue(route, "answer", port, action.bytes);
       }
@@ -301,7 +302,7 @@ export class LorawanIntake {
   #giveReceipt(modem: Modem, route: LorawanRoute, answer: RecordAnswer): void {
     const given = this.#makeReceipt(modem, answer).then(
       (bytes) => {
-        if (bytes === undefined || this.#stopped) return;
+        if (bytes === undefined) return;
         this.#lastReceipts.set(modem, bytes);
         modem.receiptMs = this.#parts.clock.wallMs();
         this.#changed(modem);
@@ -322,6 +323,7 @@ export class LorawanIntake {
   }
 
   #queueReceipt(route: LorawanRoute, bytes: Uint8Array): void {
+    if (this.#stopped) return;
     this.#counts.receipts++;
     this.#downlinks.queue(route, "receipt", receiptPort, bytes);
   }
@@ -349,6 +351,7 @@ export class LorawanIntake {
   }
 
   async #saveNow(): Promise<void> {
+    if (this.#stopped) return;
     const modems = [...this.#changedModems];
     this.#changedModems.clear();
     const changes = this.#sessions.takeChanges();
@@ -392,11 +395,18 @@ export class LorawanIntake {
     await this.#save();
   }
 
-  /** Takes nothing more, and saves what it knows. */
+  /** Takes nothing more, answers what it has, and saves what it knows. */
   async stop(): Promise<void> {
+    this.#isClosing = true;
+    await this.idle();
+    this.abandon();
+  }
+
+  /** Takes nothing more, answers nothing and saves nothing: another node may be at it by now. */
+  abandon(): void {
+    this.#isClosing = true;
     this.#stopped = true;
-    await Promise.all(this.#making);
-    await this.#save();
+    this.#cancelSave?.();
     this.#refusals.flush();
   }
 }

@@ -5,11 +5,14 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import { version } from "../platform/version.ts";
 import type { NodeWatch } from "./alarms.ts";
+import type { LorawanStatus } from "./lorawan-service.ts";
 import { type RecordCounts, receiptSecondsBounds } from "./record-path.ts";
 
 export interface MetricsSources {
   readonly counts: () => RecordCounts;
   readonly watch: NodeWatch;
+  /** Given: what came over LoRaWAN is counted too. */
+  readonly lorawan?: () => LorawanStatus | undefined;
   /** How many devices have time series of their own; the first that were enrolled. */
   readonly devices: number;
 }
@@ -38,7 +41,44 @@ export class NodeMetrics {
     this.#gaugeOf("ecp_alarms", "Alarms that stand, by kind", "kind", () => Object.entries(watch.alarmCounts));
     this.#gaugeOf("ecp_build_info", "The version that runs", "version", () => [[version, 1]]);
     if (sources.devices > 0) this.#ofDevices(sources);
+    if (sources.lorawan) this.#ofLorawan(sources.lorawan);
     collectDefaultMetrics({ register: this.#registry, eventLoopMonitoringPrecision: 50 });
+  }
+
+  /** Counted from when this node got the lease; 0 while another one has it. */
+  #ofLorawan(status: () => LorawanStatus | undefined): void {
+    const counts = () => status()?.counts;
+    this.#gauge("ecp_lorawan_lease", "1: this node takes the frames, no other one does", () => (counts() ? 1 : 0));
+    this.#gauge("ecp_lorawan_connected", "1: connected to the network server's broker", () =>
+      status()?.state === "connected" ? 1 : 0,
+    );
+    this.#gauge("ecp_lorawan_modems", "DevEUIs bound to devices", () => counts()?.modems ?? 0);
+    this.#gauge(
+      "ecp_lorawan_sessions",
+      "Packets whose fragments have come in part, or whose answer is kept",
+      () => counts()?.sessions ?? 0,
+    );
+    this.#labelled("ecp_lorawan_frames_total", "Uplinks taken, by what was in them", "content", () => ({
+      ...(counts()?.frames ?? {}),
+    }));
+    this.#labelled(
+      "ecp_lorawan_frames_refused_total",
+      "Uplinks not taken, by reason",
+      "reason",
+      () => counts()?.refused ?? {},
+    );
+    this.#counter("ecp_lorawan_joins_total", "Devices that joined", () => counts()?.joins ?? 0);
+    this.#counter("ecp_lorawan_packets_total", "Packets put together of fragments", () => counts()?.packets ?? 0);
+    this.#counter("ecp_lorawan_receipts_total", "Receipts queued for devices", () => counts()?.receipts ?? 0);
+    this.#counter("ecp_lorawan_answers_total", "SCHC answers queued for devices", () => counts()?.answers ?? 0);
+    this.#labelled(
+      "ecp_lorawan_downlinks_total",
+      "Downlinks queued at the network server, and what it says of them",
+      "state",
+      () => ({
+        ...(counts()?.downlinks ?? {}),
+      }),
+    );
   }
 
   #ofDevices({ watch, devices }: MetricsSources): void {

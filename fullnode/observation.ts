@@ -8,6 +8,7 @@ import { serveStatus } from "../platform/status-socket.ts";
 import { lookEveryMs, type NodeAlarm, NodeWatch } from "./alarms.ts";
 import { queuedRecordsMax } from "./device-queues.ts";
 import type { NodeHome, NodeHomeOptions } from "./home-values.ts";
+import type { LorawanStatus } from "./lorawan-service.ts";
 import { addressError } from "./node-error.ts";
 import type { StoredEvent } from "./record-event.ts";
 import type { RecordPath } from "./record-path.ts";
@@ -35,6 +36,8 @@ export interface ObservationParts extends ObservationOptions {
   readonly node: string;
   readonly store: Store;
   readonly path: Pick<RecordPath, "counts">;
+  /** Where the node takes frames of LoRaWAN. */
+  readonly lorawanStatus?: () => LorawanStatus | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -47,6 +50,7 @@ export interface NodeStatus {
   readonly devices: number;
   readonly quarantined: number;
   readonly counts: RecordPath["counts"];
+  readonly lorawan?: LorawanStatus;
 }
 
 export interface Observation {
@@ -72,7 +76,7 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
     queueShare: () => path.counts.queued / queuedRecordsMax,
     onChanges: (changes) => logAlarms(log, changes),
   });
-  const server = metrics && (await serve(metrics, path, watch));
+  const server = metrics && (await serve(metrics, parts, watch));
   const status = (): NodeStatus => ({
     node: store.nodeName,
     problems: watch.problems,
@@ -80,6 +84,7 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
     devices: watch.devices.length,
     quarantined: watch.quarantined,
     counts: path.counts,
+    ...lorawanOf(parts),
   });
   // A convenience: a node does its work without it.
   const socket = await serveStatus(nodeSocket(data), status, statusTimeoutMs, "node").catch((error: Error) => {
@@ -113,14 +118,24 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
   };
 }
 
+function lorawanOf({ lorawanStatus }: Pick<ObservationParts, "lorawanStatus">): Pick<NodeStatus, "lorawan"> {
+  const status = lorawanStatus?.();
+  return status ? { lorawan: status } : {};
+}
+
 async function serve(
   { host, port, devices }: NonNullable<ObservationOptions["metrics"]>,
-  path: Pick<RecordPath, "counts">,
+  { path, lorawanStatus }: Pick<ObservationParts, "path" | "lorawanStatus">,
   watch: NodeWatch,
 ): Promise<MetricsServer> {
   // Loaded where it is asked for: it takes memory.
   const { NodeMetrics } = await import("./metrics.ts");
-  const node = new NodeMetrics({ counts: () => path.counts, watch, devices });
+  const node = new NodeMetrics({
+    counts: () => path.counts,
+    watch,
+    devices,
+    ...(lorawanStatus && { lorawan: lorawanStatus }),
+  });
   try {
     return await serveMetrics({
       host,
