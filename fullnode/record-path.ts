@@ -340,6 +340,8 @@ export class RecordPath {
 
   #tell({ receipts, events, refused, announced, answers }: Placed): void {
     const { registry, publish, report } = this.#parts;
+    // First: whoever is answered must not find a device as it was before its key was rotated.
+    for (const { device } of announced) registry.forgetDevice(device);
     publish(receipts);
     for (const { message, outcome, device, place } of answers) {
       const given = receipts.findLast((receipt) => receipt.device === device && receipt.epoch === place.epoch);
@@ -347,10 +349,7 @@ export class RecordPath {
     }
     for (const event of events) report(event);
     for (const { reason, message } of refused) this.#refusals.add(reason, message.topic);
-    for (const { device, epoch } of announced) {
-      registry.forgetDevice(device);
-      this.#pushAgain(this.#early.take(device, epoch));
-    }
+    for (const { device, epoch } of announced) this.#pushAgain(this.#early.take(device, epoch));
   }
 
   #count(batch: readonly (Examined | Refused)[], { receipts, events, duplicates }: Placed): void {

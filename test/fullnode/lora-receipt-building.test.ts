@@ -13,6 +13,7 @@ import {
   loraReceiptTypes,
   storedSequences,
 } from "../../protocol/lora-receipt.ts";
+import { topicOf } from "../../protocol/mqtt-topic.ts";
 import type { Receipt } from "../../protocol/receipt.ts";
 import { type DeviceKey, deviceKeyOf } from "../../wallet/keystore.ts";
 import { SeededRandom } from "../protocol/seeded-random.ts";
@@ -174,6 +175,32 @@ test("a receipt is for the key that the wallet has: after a rotation for the new
   const again = device.rotation({ key: nodeKey(thirdSeed), epoch: 78 }, { share: third.share });
   await node.deliver(device, again);
   assert.ok(await isFor(third), "a second rotation");
+});
+
+test("the answer to the rotation itself is for the new key already, though the old one was agreed with before", async (t) => {
+  const node = new NodeFixture(t);
+  const device = new AgreeingDevice(randomBytes(32));
+  await enrolDevice(node.store, node.keys, device.request(), 1);
+  const receipts = new LoraReceipts(node.store, node.keys);
+  const made: Uint8Array[] = [];
+  const delivered = async (record: { bytes: Uint8Array }): Promise<Uint8Array> => {
+    let making: Promise<void> | undefined;
+    const answered = (): void => {
+      const known = node.registry.device(device.name);
+      making = Promise.resolve(known)
+        .then((found) => receipts.receipt(found as KnownDevice, receiptOf(3, []), 3))
+        .then((bytes) => void made.push(bytes as Uint8Array));
+    };
+    node.path.push(topicOf(device.name, "record"), record.bytes, answered);
+    await node.path.idle();
+    await making;
+    return made.at(-1) as Uint8Array;
+  };
+  assert.ok(verifies(await delivered(device.reading()), device.agreement, node.keys.share));
+  const seed = randomBytes(32);
+  const next = deviceKeyOf(seed);
+  const rotation = device.rotation({ key: nodeKey(seed), epoch: 77 }, { share: next.share });
+  assert.ok(verifies(await delivered(rotation), next, node.keys.share));
 });
 
 test("the owner rejects a rotation: receipts are for the key before it; a share of small order gets none", async (t) => {

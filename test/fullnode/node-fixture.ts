@@ -32,6 +32,7 @@ export class NodeFixture {
   readonly contract: ContractStore;
   store: Store;
   path: RecordPath;
+  registry!: Registry;
   readonly receipts: OutgoingReceipt[] = [];
   readonly events: (StoredEvent | RefusedEvent)[] = [];
   readonly logLines: string[] = [];
@@ -58,10 +59,11 @@ export class NodeFixture {
 
   #makePath(): RecordPath {
     let wallMs = 1_800_000_000_000;
+    this.registry = new Registry(this.store);
     return new RecordPath({
       store: this.store,
       keys: this.keys,
-      registry: new Registry(this.store),
+      registry: this.registry,
       clock: { wallMs: () => wallMs++, monotonicMs: () => performance.now() },
       log: createLog("test", (line) => this.logLines.push(line)),
       publish: (receipts) => this.receipts.push(...receipts),
