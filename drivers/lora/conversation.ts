@@ -12,6 +12,11 @@ export interface ConversationOptions {
   readonly onLine?: (line: string, isBannerExpected: boolean) => void;
 }
 
+/** Lines that wait to be read; what chatters more than that is no modem. */
+const linesMax = 256;
+/** A line that came in time may be read so much later, where the machine was busy; a port that chatters ends no dialogue later than that. */
+const lateReadMs = 1_000;
+
 /** One dialogue at a time. */
 export class Conversation {
   readonly #options: ConversationOptions;
@@ -72,12 +77,12 @@ export class Conversation {
       this.#wake = () => undefined;
     }
     if (this.#interruption !== undefined) throw this.#interruption;
-    return this.#lines.shift();
+    return leftMs < -lateReadMs ? undefined : this.#lines.shift();
   }
 
   #hear(line: string): void {
     this.#options.onLine?.(line, this.#expectsBanner);
-    if (!this.#isRunning) return;
+    if (!this.#isRunning || this.#lines.length === linesMax) return;
     this.#lines.push(line);
     this.#wake();
   }

@@ -12,6 +12,7 @@ import {
   fault,
   type ModemState,
   noEmptyFrame,
+  replyMs,
   restartMs,
   type SetUp,
   type Uplink,
@@ -64,9 +65,13 @@ export class Rui3 implements Dialect {
   }
 
   *probe(): Dialogue<string | undefined> {
-    const reply = yield* atCommand("AT+VER=?");
-    const line = reply.kind === "ok" ? reply.lines.find((text) => /^AT\+VER=/i.test(text)) : undefined;
-    return line?.slice("AT+VER=".length).trim();
+    let version: string | undefined;
+    // The status of what was asked before may come first.
+    yield* until({ write: "AT+VER=?", waitMs: replyMs, expectsBanner: true }, (line) => {
+      version ??= /^AT\+VER=(.+)$/i.exec(line)?.[1]?.trim();
+      return (line === "OK" && version !== undefined) || undefined;
+    });
+    return version;
   }
 
   *setUp(): Dialogue<SetUp> {
