@@ -15,6 +15,7 @@ const program: Program = {
   commands: {
     run: async () => (await import("./demo-run.ts")).demoRun,
     simulate: async () => (await import("./demo-simulate.ts")).demoSimulate,
+    "simulate lora": async () => (await import("./demo-simulate-lora.ts")).demoSimulateLora,
     "simulate modbus": async () => (await import("./demo-simulate-modbus.ts")).demoSimulateModbus,
   },
 };

@@ -41,13 +41,21 @@ export interface RadioWorldOptions {
   readonly lossDown?: LossModel;
   /** Default 1. Each loses frames by itself. */
   readonly gateways?: number;
-  /** From a gateway to the server, and back. Default 5. */
-  readonly networkDelayMs?: number;
+  /** The way between gateways and the server. Default: in this process, 5 ms each way. */
+  readonly link?: GatewayLink;
   readonly rx1DelayS?: number;
   /** Unix time in milliseconds of a moment of `timing`. Default: the moment itself. */
   readonly wallMs?: (timingMs: number) => number;
   readonly adrAckLimit?: number;
   readonly adrAckDelay?: number;
+}
+
+/** Carries datagrams between gateways and the network server. */
+export interface GatewayLink {
+  /** Gives a gateway its way to the server; `receive` is where its answers come in. */
+  gateway(receive: (datagram: Uint8Array) => void): (datagram: Uint8Array) => void;
+  /** The server's end: each datagram with a way back. */
+  server(receive: (datagram: Uint8Array, reply: (datagram: Uint8Array) => void) => void): void;
 }
 
 export interface ModemOptions {
@@ -69,6 +77,8 @@ export interface RadioWorld {
   readonly gateways: readonly LoraGateway[];
   readonly devices: readonly RadioDevice[];
   readonly applicationId: string;
+  /** The topics of command(), as an MQTT filter. */
+  readonly commandFilter: string;
   /** A modem with its power on. */
   modem(family: ModemFamily, options?: ModemOptions): SimulatedModem;
   /** The airtime of a device, as the radio measured it. */
@@ -84,6 +94,7 @@ export interface RadioWorld {
 const defaultDevices: readonly RadioDevice[] = [
   { devEui: "70b3d57ed0061234", joinEui: "70b3d57ed0000001", appKey: "00112233445566778899aabbccddeeff", name: "hub" },
 ];
+const networkDelayMs = 5;
 const defaultDutyCycles: Readonly<Record<ModemFamily, DutyCycleMode>> = {
   rui3: "band",
   "lora-e5": "off",
@@ -93,8 +104,9 @@ const defaultDutyCycles: Readonly<Record<ModemFamily, DutyCycleMode>> = {
 const applicationIds = { chirpstack: "7f0c2f3e-7a0b-4d58-9d4c-0c8a3f5a1b2d", tts: "meters@ttn" } as const;
 
 export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
-  const { timing, random, region = "EU868", server: kind = "chirpstack", networkDelayMs = 5 } = options;
+  const { timing, random, region = "EU868", server: kind = "chirpstack" } = options;
   const { devices = defaultDevices, applicationId = applicationIds[kind] } = options;
+  const link = options.link ?? inProcessLink(timing);
   const wallMs = options.wallMs ?? ((timingMs: number) => timingMs);
   const listeners: ((topic: string, json: string) => void)[] = [];
   const radio = new LoraRadio({
@@ -104,15 +116,16 @@ export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
     lossUp: options.lossUp ?? 0,
     lossDown: options.lossDown ?? 0,
   });
+  const dialect =
+    kind === "chirpstack"
+      ? chirpStackDialect({ applicationId, regionConfigId: region.toLowerCase() })
+      : thingsStackDialect({ applicationId });
   const server = new NetworkServer({
     timing,
     random,
     region,
     wallMs,
-    dialect:
-      kind === "chirpstack"
-        ? chirpStackDialect({ applicationId, regionConfigId: region.toLowerCase() })
-        : thingsStackDialect({ applicationId }),
+    dialect,
     publish: ({ topic, json }) => {
       for (const listener of listeners) listener(topic, json);
     },
@@ -121,19 +134,14 @@ export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
   });
   for (const { devEui, joinEui, appKey, name = devEui } of devices)
     server.addDevice({ devEui, joinEui, appKey: keyOf(appKey), name });
+  link.server((datagram, reply) => server.receive(datagram, reply));
   const gateways = Array.from({ length: options.gateways ?? 1 }, (_, i): LoraGateway => {
     const gateway: LoraGateway = new LoraGateway({
       timing,
       radio,
       wallMs,
       eui: (0x0016c001f1530001n + BigInt(i)).toString(16).padStart(16, "0"),
-      send: (up) => {
-        timing.after(networkDelayMs, () =>
-          server.receive(up, (down) => {
-            timing.after(networkDelayMs, () => gateway.receive(down));
-          }),
-        );
-      },
+      send: link.gateway((datagram) => gateway.receive(datagram)),
     });
     return gateway;
   });
@@ -143,6 +151,7 @@ export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
     gateways,
     devices,
     applicationId,
+    commandFilter: dialect.commandFilter,
     modem: (family, given = {}) => {
       const known = devices[given.device ?? 0];
       if (known === undefined) throw new RangeError(`there are ${devices.length} devices, and no ${given.device}`);
@@ -208,6 +217,22 @@ export function modemTransport(modem: SimulatedModem): () => Promise<ByteTranspo
         onClosed();
       },
     };
+  };
+}
+
+function inProcessLink(timing: SimulatorTiming): GatewayLink {
+  let server: Parameters<GatewayLink["server"]>[0] = () => {};
+  return {
+    gateway: (receive) => (up) => {
+      timing.after(networkDelayMs, () =>
+        server(up, (down) => {
+          timing.after(networkDelayMs, () => receive(down));
+        }),
+      );
+    },
+    server: (receive) => {
+      server = receive;
+    },
   };
 }
 

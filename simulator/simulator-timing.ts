@@ -8,13 +8,34 @@ export interface SimulatorTiming {
   after(ms: number, work: () => void): () => void;
 }
 
-export const realTiming: SimulatorTiming = {
-  nowMs: () => performance.now(),
-  after: (ms, work) => {
-    const timer = setTimeout(work, ms);
-    return () => clearTimeout(timer);
-  },
-};
+/** Real time, of which an end can be made: nothing is done after close(). */
+export class RealTiming implements SimulatorTiming {
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #isOpen = true;
+
+  nowMs(): number {
+    return performance.now();
+  }
+
+  after(ms: number, work: () => void): () => void {
+    if (!this.#isOpen) return () => {};
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      work();
+    }, ms);
+    this.#timers.add(timer);
+    return () => {
+      clearTimeout(timer);
+      this.#timers.delete(timer);
+    };
+  }
+
+  close(): void {
+    this.#isOpen = false;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+  }
+}
 
 interface Event {
   readonly atMs: number;
