@@ -75,7 +75,7 @@ export async function intake(campaign: Campaign, count: number): Promise<Figures
   campaign.say(`${count} devices are enrolled`);
   const heard = { stored: 0, downlinks: 0 };
   let heardOne: () => void = () => undefined;
-  const before = memory();
+  const before = heldBytes();
   await node.open({
     clock: systemClock,
     stored: () => heard.stored++,
@@ -105,7 +105,7 @@ export async function intake(campaign: Campaign, count: number): Promise<Figures
       if (i !== afterFrame) continue;
       await node.idle();
       const keptFromMs = performance.now();
-      figures.openSessionBytes = Math.round((memory().heapBytes - held.heapBytes) / count);
+      figures.openSessionBytes = Math.round((heldBytes() - held) / count);
       keptMs = performance.now() - keptFromMs;
     }
     await node.idle();
@@ -121,11 +121,10 @@ export async function intake(campaign: Campaign, count: number): Promise<Figures
 
   await hour("firstHour", 5); // each device's keys are read, its MAC agreed on, the code compiled
   await hour("oneFrame", 5);
-  const held = memory();
-  figures.heldBytesPerDevice = Math.round((held.heapBytes - before.heapBytes) / count);
+  const held = heldBytes();
+  figures.heldBytesPerDevice = Math.round((held - before) / count);
   await hour("fragments", 0, 2);
   await hour("fragmentsAgain", 0);
-  figures.residentMiB = Math.round(memory().residentBytes / 2 ** 20);
 
   const waits: number[] = [];
   for (const device of devices.slice(0, singleFrames)) {
@@ -145,11 +144,11 @@ export async function intake(campaign: Campaign, count: number): Promise<Figures
   return figures;
 }
 
-/** After garbage is collected. */
-function memory(): { heapBytes: number; residentBytes: number } {
+/** After garbage is collected: what JavaScript holds. The devices' own keys and frames are in it too, so only differences say something. */
+function heldBytes(): number {
   collect();
-  const { heapUsed, external, rss } = process.memoryUsage();
-  return { heapBytes: heapUsed + external, residentBytes: rss };
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
 }
 
 function rounded(value: number): number {
