@@ -225,7 +225,8 @@ class LoraDay {
       const stored = values.length === 0 ? [] : [2, values[0], 4, values[1]];
       if (isDeepStrictEqual(found.get(key), { status, values: stored })) continue;
       missing++;
-      if (missing < 5) this.violations.push(`row ${key} is not in the store as it was read: ${JSON.stringify(found.get(key))}`);
+      if (missing < 5)
+        this.violations.push(`row ${key} is not in the store as it was read: ${JSON.stringify(found.get(key))}`);
     }
     if (found.size > this.#hub.rows.size) this.violations.push("the store has rows that nobody read");
     if (this.#hub.rows.size < (dayMs / 1_000 / slotS) * meters)
@@ -242,7 +243,8 @@ class LoraDay {
     if (meter.outside > 0) this.violations.push(`${meter.outside} frames outside every sub-band`);
     if (hub.refusals.length > 0) this.violations.push(`the wallet refused: ${hub.refusals.slice(0, 3).join("; ")}`);
     if (hub.counts.rowsLost > 0) this.violations.push(`${hub.counts.rowsLost} rows could not be sealed`);
-    if (node.refused.some((reason) => reason !== "duplicate")) this.violations.push(`the node refused: ${[...new Set(node.refused)]}`);
+    if (node.refused.some((reason) => reason !== "duplicate"))
+      this.violations.push(`the node refused: ${[...new Set(node.refused)]}`);
     this.violations.push(...this.#truth.violations);
     return {
       violations: this.violations,

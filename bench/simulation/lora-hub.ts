@@ -109,7 +109,7 @@ export class LoraHub {
         ...{ region, slotS, codes: [], batchS, rx1DelayS: 1, when: "always", stateFolder: "simulated" },
       },
       meters: configurations,
-      profileOf: (id) => meterProfiles.get(id) ?? fail(`no profile ${id}`),
+      profileOf: (id) => meterProfiles.find((profile) => profile.id === id) ?? fail(`no profile ${id}`),
       modem: createLoraModem({ openTransport, family, region, timing: process.timing }),
       timing: process.timing,
       store: this.#store(process),
@@ -189,13 +189,15 @@ export class LoraHub {
     const rows = agent?.rows[meter];
     if (agent === undefined || rows === undefined) return;
     keepRow(rows, { codes: loraCodes, row });
-    this.rows.set(`${meter}/${row.timeS}`, row);
+    // What is asked for again after a start may be sealed already: the wallet knows better, and refuses the other one.
+    const key = `${meter}/${row.timeS}`;
+    if (!this.rows.has(key)) this.rows.set(key, row);
     void sealDue(rows, agent.sealing);
   }
 
   #note(event: AgentEvent): void {
     const { world } = this.#parts;
-    if (event.event === "refused") {
+    if (event.event === "refused" && event.reason !== "row-conflict") {
       this.counts.refused++;
       this.refusals.push(`${event.reason}: ${event.detail}`);
     }

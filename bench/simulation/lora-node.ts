@@ -73,7 +73,9 @@ export class LoraNode {
     const { world } = this.#parts;
     await enrolDevice(this.store, this.keys, request, world.wallMs);
     await this.#store?.lorawan.bind(devEui, name, world.wallMs);
-    await this.#intake?.lookAround();
+    // Another process does so in earnest, and a running node sees it there.
+    await this.kill();
+    await this.start();
   }
 
   async start(): Promise<void> {

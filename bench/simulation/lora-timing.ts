@@ -20,7 +20,8 @@ export class WorldTiming implements SimulatorTiming {
 
   after(ms: number, work: () => void): () => void {
     let isOff = false;
-    this.#world.after(ms, async () => {
+    // Rounded up, as timers are: who waits for what is left of a millisecond would wait for no time at all.
+    this.#world.after(Math.ceil(ms), async () => {
       if (isOff) return;
       work();
       await this.settle();
