@@ -9,6 +9,7 @@ import type { ModemFamily } from "../../drivers/lora/modem.ts";
 import { statuses } from "../../protocol/reading-status.ts";
 import type { Row } from "../../protocol/record.ts";
 import { readEnrolAnswer } from "../../protocol/wallet-message.ts";
+import type { SimulatedModem } from "../../simulator/lora-modem.ts";
 import { createRadioWorld, modemTransport, type RadioWorld } from "../../simulator/radio-world.ts";
 import { emptyPolicy } from "../../wallet/policy.ts";
 import { LoraHub } from "./lora-hub.ts";
@@ -26,6 +27,7 @@ const region = "EU868";
 const segments = 64;
 const lossPercent = 10;
 const kills = 3;
+const lookMs = 1_000;
 /** From the broker's client to the node's intake; past 80 ms or so the answer misses the windows of the frame. */
 const brokerDelayMaxMs = 150;
 const rowsPage = 10_000;
@@ -81,6 +83,9 @@ class LoraDay {
   readonly #radio: RadioWorld;
   readonly #node: LoraNode;
   readonly #hub: LoraHub;
+  readonly #modem: SimulatedModem;
+  /** The node ends with the first frame after each of these. */
+  readonly #nodeKillsFromMs: number[] = [];
   #isDay = true;
   #agentKills = 0;
   #nodeKills = 0;
@@ -109,14 +114,20 @@ class LoraDay {
       application: this.#radio.applicationId,
       command: (topic, json) => timing.after(5, () => this.#radio.command(topic, json)),
     });
-    this.#radio.onUplinkJson((topic, json) => {
-      timing.after(world.random.integer(5, brokerDelayMaxMs), () => this.#node.receive(topic, json));
-    });
+    this.#radio.onUplinkJson((topic, json) => this.#event(topic, json));
     this.#wallet.pin({ name: "node", publicKey: this.#node.keys.publicKey, share: this.#node.keys.share });
     // A module that is delivered with its own guard switched off: nothing but the uplink's budget keeps the law.
-    const modem = this.#radio.modem(family, { dutyCycle: "off" });
+    this.#modem = this.#radio.modem(family, { dutyCycle: "off" });
     this.#hub = new LoraHub({
-      ...{ world, timing, wallet: this.#wallet, openTransport: modemTransport(modem), family, region, keepsState },
+      ...{
+        world,
+        timing,
+        wallet: this.#wallet,
+        openTransport: modemTransport(this.#modem),
+        family,
+        region,
+        keepsState,
+      },
       ...{ meters, slotS, batchS, isReading: () => this.#isDay, read: meterRow },
     });
   }
@@ -155,24 +166,45 @@ class LoraDay {
       world.note("gateway back");
     });
     for (let i = 0; i < kills; i++) {
-      const atMs = random.pick([random.integer(hourMs, awayFromMs), random.integer(awayToMs, dayMs - hourMs)]);
-      this.#at(atMs, () => this.#killNode(random.integer(5_000, 20 * minuteMs)));
+      const fromMs = random.pick([random.integer(hourMs, awayFromMs), random.integer(awayToMs, dayMs - hourMs)]);
+      this.#nodeKillsFromMs.push(fromMs);
     }
+    this.#nodeKillsFromMs.sort((a, b) => a - b);
     this.#at(random.integer(hourMs, awayFromMs), () => this.#killAgent(true));
-    // The others where it hurts most: when the hour's airtime is spent, or late in the day if it never is.
-    let leftMs = 0;
-    world.every(minuteMs, () => {
-      const isLate = world.nowMs > dayMs - 3 * hourMs;
-      const isSpent = this.#hub.carrier?.status()?.condition === "duty-cycle";
-      if (this.#agentKills === 0 || this.#agentKills >= kills || world.nowMs < leftMs) return;
-      if (!isSpent && !(isLate && this.#isDay)) return;
-      leftMs = world.nowMs + 2 * minuteMs;
+    // The next one in the middle of a frame, and the last where it hurts most: when the hour's airtime is spent, or late in the day if
+    // it never is.
+    let notBeforeMs = random.integer(hourMs, dayMs / 2);
+    world.every(lookMs, () => {
+      const condition = this.#hub.carrier?.status()?.condition;
+      if (this.#agentKills === 0 || this.#agentKills >= kills || world.nowMs < notBeforeMs) return;
+      const wanted = this.#agentKills === 1 ? "sending" : "duty-cycle";
+      if (condition !== wanted && (world.nowMs < dayMs - 3 * hourMs || !this.#isDay)) return;
+      notBeforeMs = world.nowMs + 2 * minuteMs;
       this.#killAgent(false);
+    });
+    // The modem loses its power: it has to join again.
+    this.#at(random.integer(hourMs, dayMs - hourMs), () => this.#modem.reset());
+    const { faults } = this.#radio.server;
+    this.#at(random.integer(0, dayMs), () => {
+      faults.publishes = 2;
     });
   }
 
-  #at(atMs: number, happen: () => void | Promise<void>): void {
-    this.world.after(atMs, async () => {
+  /** An event of the network server reaches the broker. Now and then the node ends while it works on one. */
+  #event(topic: string, json: string): void {
+    const { world } = this;
+    this.#at(world.random.integer(5, brokerDelayMaxMs), () => {
+      this.#node.receive(topic, json);
+      const nextMs = this.#nodeKillsFromMs[0];
+      if (nextMs === undefined || world.nowMs < nextMs || !topic.endsWith("/up")) return;
+      this.#nodeKillsFromMs.shift();
+      const awayMs = world.random.integer(5_000, 20 * minuteMs);
+      this.#at(world.random.integer(0, 2 * brokerDelayMaxMs), () => this.#killNode(awayMs));
+    });
+  }
+
+  #at(inMs: number, happen: () => void | Promise<void>): void {
+    this.world.after(inMs, async () => {
       await happen();
       await this.#timing.settle();
     });
