@@ -43,7 +43,8 @@ export class LoraRest {
       const restMs = untilMs - clock.monotonicMs();
       if (restMs <= 0) return;
       this.#end = new AbortController();
-      await pause(restMs, this.#end.signal);
+      // Whole milliseconds: a fraction that a sum of fractions leaves over could be less than what a clock can tell.
+      await pause(Math.ceil(restMs), this.#end.signal);
       this.#end = undefined;
     }
   }
