@@ -38,7 +38,7 @@ const timing: LoraTiming = {
   pause: (ms, signal = never) => pause(ms / speed, signal),
 };
 const slotS = 1;
-const batchS = 3;
+const batchS = 5;
 /** All that the meter is read for: a batch of it does not fit a frame. */
 const codes = eastronSdm630.defaultCodes;
 
@@ -99,7 +99,6 @@ class Hub {
         },
       },
       random: Math.random,
-      dataRate: 3,
     });
     t.after(() => world.close());
     const modem = world.modem(family, { dutyCycle: "off", baud: 0 });
