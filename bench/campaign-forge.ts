@@ -1,5 +1,5 @@
 /**
- * Forged records against the real path of records, forged receipts against the real wallet, each made of a genuine one; records also
+ * Forged records against the real path of records, forged receipts, signed ones and those of 41 bytes, against the real wallet, each made of a genuine one; records also
  * inside envelopes that open, and envelopes that were bent. None may be accepted: nothing stored, nothing released. Control: verifiers
  * each without one of the checks, to which some of the same forgeries are good.
  */
@@ -19,6 +19,7 @@ import { meterOf, rowAt, startS, WalletFixture } from "../test/wallet/wallet-fix
 import { deviceKeyOf } from "../wallet/keystore.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
 import { CarelessVerifiers } from "./careless-verifiers.ts";
+import { CarelessMacs, forgedLoraReceipts } from "./forged-lora-receipt.ts";
 import { digestText, type Forged, forged, forgeryKinds, type Genuine } from "./forged-message.ts";
 import { forgedRequests, recordsOfSmallOrderNames } from "./forged-name.ts";
 import { receiptsOfOthers } from "./forged-receipt.ts";
@@ -30,13 +31,14 @@ const perTurn = 200;
 
 await runCampaign("forge", async (campaign) => {
   const careless = new CarelessVerifiers();
+  const carelessMacs = new CarelessMacs();
   const node = await againstNode(campaign, campaign.count(130_000, 4_000), careless);
-  const wallet = againstWallet(campaign, campaign.count(70_000, 2_000), careless);
+  const wallet = againstWallet(campaign, campaign.count(70_000, 2_000), careless, carelessMacs);
   const figures = { ...node, ...wallet, forgeries: node.records + wallet.receipts };
-  const isTried = careless.smallest > 0 && wallet.genuineReleased && node.genuineStored;
+  const isTried = careless.smallest > 0 && carelessMacs.smallest > 0 && wallet.genuineReleased && node.genuineStored;
   return {
     figures,
-    control: careless.accepted,
+    control: { ...careless.accepted, ...carelessMacs.accepted },
     holds: isTried && node.stored + node.enrolled + node.unaccounted + wallet.released + wallet.failures === 0,
   };
 });
@@ -155,7 +157,7 @@ function envelopes(node: NodeFixture, random: SeededRandom) {
   };
 }
 
-function againstWallet(campaign: Campaign, count: number, careless: CarelessVerifiers) {
+function againstWallet(campaign: Campaign, count: number, careless: CarelessVerifiers, carelessMacs: CarelessMacs) {
   const { random } = campaign;
   const parent = mkdtempSync(path.join("/dev/shm", "ecp-forge-"));
   campaign.after(() => rmSync(parent, { recursive: true, force: true }));
@@ -171,6 +173,7 @@ function againstWallet(campaign: Campaign, count: number, careless: CarelessVeri
   let receipts = 0;
   let released = 0;
   let failures = 0;
+  let short = 0;
   const hand = (receipt: Uint8Array): void => {
     receipts++;
     try {
@@ -194,12 +197,18 @@ function againstWallet(campaign: Campaign, count: number, careless: CarelessVeri
         careless.tryOther(bytes, key);
         hand(bytes);
       }
+    if (i % 5 === 2)
+      for (const bytes of forgedLoraReceipts(wallet, random)) {
+        carelessMacs.try(bytes, wallet);
+        hand(bytes);
+        short++;
+      }
     campaign.progress(receipts, count, "receipts");
   }
   const after = wallet.hello();
   if (after.through !== before.through || after.epoch !== before.epoch) released++;
   const genuineReleased = wallet.release(nextSequence - 1) === nextSequence - 1;
-  return { receipts, released, failures, genuineReleased };
+  return { receipts, ofThemShort: short, released, failures, genuineReleased };
 }
 
 /** What fixtures of tests want of a test. */

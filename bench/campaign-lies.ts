@@ -5,7 +5,14 @@
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import path from "node:path";
-import { decodeAnswer, WalletRefusal, walletRefusals } from "../protocol/wallet-message.ts";
+import {
+  decodeAnswer,
+  decodeWalletRequest,
+  readReadAnswer,
+  readReleaseAnswer,
+  WalletRefusal,
+  walletRefusals,
+} from "../protocol/wallet-message.ts";
 import { meterOf, startS, WalletFixture } from "../test/wallet/wallet-fixture.ts";
 import type { WalletPolicy } from "../wallet/policy.ts";
 import { type Campaign, runCampaign } from "./campaign.ts";
@@ -20,17 +27,31 @@ const meters = [
   meterOf({ index: 3, rowsPerMinute: 2, slotS: 900, powerMaxW: 0 }),
 ];
 
+const plans = [
+  { plan: 1, slotS: 900, sealEveryS: 3_600 },
+  { plan: 3, slotS: 60, sealEveryS: 0 },
+];
+
 await runCampaign("lies", async (campaign) => {
   const requests = campaign.count(1_000_000, 3_000);
   const { judge, refused, reasons, unknownReasons, failures, answered, releasedByLies } = lie(
     campaign,
-    { meters },
+    { meters, plans, encryptTo: "first" },
     requests,
   );
+  const otherPlans = [
+    { plan: 2, slotS: 60, sealEveryS: 60 },
+    { plan: 3, slotS: 900, sealEveryS: 0 },
+  ];
   const wider = meters.map((meter) => ({ ...meter, powerMaxW: 0, rowsPerMinute: 6_000 }));
-  const control = lie(campaign, { meters: wider }, campaign.count(50_000, 2_000));
+  const control = lie(
+    campaign,
+    { meters: wider, plans: [...plans.slice(0, 1), ...otherPlans] },
+    campaign.count(50_000, 2_000),
+  );
   for (const [rule, count] of judge.offences) campaign.say(`sealed against the policy: ${rule}, ${count} times`);
-  const isTried = answered > requests / 50 && refused > requests / 10 && judge.counts.marked > 0;
+  const isTried =
+    answered > requests / 50 && refused > requests / 10 && judge.counts.marked > 0 && judge.counts.leftBare > 0;
   const figures = {
     ...{ requests, answered, refused, reasonsMet: reasons.size, unknownReasons, failures, releasedByLies },
     ...{ sealedAgainstPolicy: judge.total, refusalsUntold: refused - judge.counts.refusalsTold, ...judge.counts },
@@ -43,6 +64,18 @@ await runCampaign("lies", async (campaign) => {
     holds: isSafe && isTried && control.judge.total > 0,
   };
 });
+
+/** The genuine node's receipt for all of it, signed or under a MAC, which the agent carries. */
+function releaseAll(wallet: WalletFixture, agent: LyingAgent, isShort: boolean): void {
+  const { epoch, lastDigest: digest, nextSequence } = wallet.journal;
+  const through = nextSequence - 1;
+  const { node, key, kid: device } = wallet;
+  const receipt = isShort
+    ? node.loraReceipt({ epoch, sequence: through, digest }, key.share)
+    : node.receipt({ device, epoch, through, digest });
+  agent.carries(receipt);
+  if (readReleaseAnswer(wallet.ask({ type: "release", receipt })).through !== through) throw new Error("not released");
+}
 
 function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number) {
   const { random } = campaign;
@@ -62,11 +95,11 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
     policy: { sealEveryS: 0, ...policy },
   };
   const wallet = new WalletFixture({ after: (ending) => endings.push(ending as () => unknown) }, options);
-  const judge = new SealedJudge(meters, wallet.clock);
+  const judge = new SealedJudge(meters, plans, wallet.clock);
   judgeOf.judge = judge;
   judge.began(wallet.journal.nextSequence - 1);
   wallet.clock.set(startS);
-  const agent = new LyingAgent(random, meters);
+  const agent = new LyingAgent(random, meters, policy.plans ?? plans);
   const reasons = new Map<string, number>();
   let answered = 0;
   let failures = 0;
@@ -76,7 +109,11 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
       wallet.clock.pass(random.integer(0, 4_000) / 1_000);
       const released = wallet.journal.releasedThrough;
       try {
-        const { fields } = decodeAnswer(wallet.wallet.answer(agent.message(wallet)));
+        const message = agent.message(wallet);
+        const { fields } = decodeAnswer(wallet.wallet.answer(message));
+        const { request } = decodeWalletRequest(message);
+        if (!(fields instanceof WalletRefusal) && !(request instanceof WalletRefusal) && "bare" in request)
+          for (const [, record] of readReadAnswer(fields).records) judge.leftBare(record);
         if (fields instanceof WalletRefusal) reasons.set(fields.reason, (reasons.get(fields.reason) ?? 0) + 1);
         else answered++;
       } catch (error) {
@@ -86,7 +123,7 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
       if (wallet.journal.releasedThrough !== released) releasedByLies++;
       if (i % 10 === 0) wallet.wallet.tick();
       // The genuine node acknowledges now and then; sometimes the wallet starts anew; sometimes somebody sets the clock.
-      if (i % 20 === 19) wallet.releaseAll();
+      if (i % 20 === 19) releaseAll(wallet, agent, random.chance(50));
       if (i % 50_000 === 49_999) {
         wallet.wallet.stop();
         judge.starts++;

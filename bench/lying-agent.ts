@@ -1,7 +1,9 @@
 /** An agent that has been taken over: what it sends to the wallet, from nearly right to noise. */
 import { type CborValue, encodeCbor } from "../protocol/deterministic-cbor.ts";
+import { loraReceiptTypes } from "../protocol/lora-receipt.ts";
 import { hasValues, statuses } from "../protocol/reading-status.ts";
 import { valueMax } from "../protocol/record.ts";
+import type { PlanTerms } from "../protocol/wallet-hello.ts";
 import { encodeWalletRequest, type SealRequest } from "../protocol/wallet-message.ts";
 import type { SeededRandom } from "../test/protocol/seeded-random.ts";
 import { NodeFixture, startS, type WalletFixture } from "../test/wallet/wallet-fixture.ts";
@@ -27,6 +29,7 @@ const edges = [
   -1,
 ];
 const rememberedMax = 200;
+const carriedMax = 50;
 
 /** What it believes of a meter: it goes on from there, or lies about it. */
 interface Believed {
@@ -36,13 +39,23 @@ interface Believed {
 export class LyingAgent {
   readonly #random: SeededRandom;
   readonly #meters: readonly PolicyMeter[];
+  readonly #plans: readonly PlanTerms[];
   readonly #believed = new Map<number, Believed>();
   readonly #said: Uint8Array[] = [];
+  /** Genuine receipts that it was given to carry. */
+  readonly #carried: Uint8Array[] = [];
   readonly #forger = new NodeFixture("forger");
 
-  constructor(random: SeededRandom, meters: readonly PolicyMeter[]) {
+  constructor(random: SeededRandom, meters: readonly PolicyMeter[], plans: readonly PlanTerms[]) {
     this.#random = random;
     this.#meters = meters;
+    this.#plans = plans;
+  }
+
+  /** It carries a genuine receipt to the wallet, and keeps a copy. */
+  carries(receipt: Uint8Array): void {
+    this.#carried.push(receipt);
+    if (this.#carried.length > carriedMax) this.#carried.shift();
   }
 
   /** Its next message. */
@@ -79,8 +92,12 @@ export class LyingAgent {
         type: "read",
         from: random.integer(1, 5_000),
         to: random.pick(edges.filter((edge) => edge > 0 && edge < 2 ** 32)),
+        ...(random.chance(50) && { bare: true }),
       });
-    if (kind <= 92) return encodeWalletRequest(id, { type: "release", receipt: this.#receipt(wallet) });
+    if (kind <= 92) {
+      const receipt = random.chance(50) ? this.#receipt(wallet) : this.#loraReceipt(wallet);
+      return encodeWalletRequest(id, { type: "release", receipt });
+    }
     if (kind <= 96) return encodeWalletRequest(id, { type: "hello" });
     // A type or a field that nobody knows: "sign this", "give me the key".
     return encodeCbor([random.integer(0, 40), id, new Map([[random.integer(0, 30), this.#value()]])]);
@@ -91,10 +108,9 @@ export class LyingAgent {
     const random = this.#random;
     const nowS = Math.floor(wallet.clock.wallMs() / 1_000);
     const meter = random.chance(97) ? random.pick(this.#meters).index : random.integer(0, 255);
-    const slotS = random.chance(98)
-      ? (this.#meters.find(({ index }) => index === meter)?.slotS ?? 1)
-      : random.integer(0, 86_400);
-    const plan = random.chance(90) ? 0 : random.integer(0, 6);
+    const plan = random.chance(80) ? 0 : random.chance(80) ? random.pick(this.#plans).plan : random.integer(0, 6);
+    const terms = this.#plans.find((one) => one.plan === plan) ?? this.#meters.find(({ index }) => index === meter);
+    const slotS = random.chance(98) ? (terms?.slotS ?? 1) : random.integer(0, 86_400);
     const key = meter * 8 + plan;
     const believed = this.#believed.get(key) ?? { timeS: nowS - (nowS % 900) };
     this.#believed.set(key, believed);
@@ -131,7 +147,26 @@ export class LyingAgent {
       codes: [2, 4],
       rows,
       ...(relative && { relative }),
+      ...(random.chance(plan === 0 ? 2 : 20) && { closes: true }),
     };
+  }
+
+  /** It has the shares of both ends, and no secret but its own; and whatever genuine receipts it has carried. */
+  #loraReceipt(wallet: WalletFixture): Uint8Array {
+    const random = this.#random;
+    const carried = this.#carried.length > 0 ? random.pick(this.#carried) : random.bytes(41);
+    const kind = random.integer(1, 100);
+    if (kind <= 30) return this.#mutated(carried);
+    if (kind <= 50) return carried;
+    const { epoch, nextSequence } = wallet.journal;
+    const forged = this.#forger.loraReceipt(
+      {
+        type: random.pick(Object.values(loraReceiptTypes)),
+        ...{ epoch, sequence: Math.max(1, nextSequence - random.integer(-5, 50)), digest: random.bytes(8) },
+      },
+      wallet.key.share,
+    );
+    return random.chance(50) ? forged : forged.with(0, random.integer(0, 255));
   }
 
   #receipt(wallet: WalletFixture): Uint8Array {

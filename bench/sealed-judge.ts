@@ -3,11 +3,12 @@
  * has a clock of his own. It knows nothing of how the wallet decides.
  */
 
-import { contentTypes } from "../protocol/cose-sign1.ts";
+import { contentTypes, decodeCose } from "../protocol/cose-sign1.ts";
 import { type CborValue, decodeCbor } from "../protocol/deterministic-cbor.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
 import { decodeRecordPayload, eventCodes, type ReadingContent } from "../protocol/record.ts";
+import type { PlanTerms } from "../protocol/wallet-hello.ts";
 import type { PolicyMeter } from "../wallet/policy.ts";
 
 const toleranceS = 2;
@@ -27,8 +28,9 @@ interface Seen {
 export class SealedJudge {
   /** What was sealed against the policy, by rule. */
   readonly offences = new Map<string, number>();
-  readonly counts = { rows: 0, marked: 0, records: 0, otherSignatures: 0, refusalsTold: 0 };
+  readonly counts = { rows: 0, marked: 0, records: 0, otherSignatures: 0, refusalsTold: 0, leftBare: 0 };
   readonly #meters: readonly PolicyMeter[];
+  readonly #plans: readonly PlanTerms[];
   readonly #clock: { wallMs(): number; monotonicMs(): number };
   readonly #seen = new Map<string, Seen>();
   readonly #slots = new Set<string>();
@@ -38,8 +40,13 @@ export class SealedJudge {
   /** Starts of the wallet: what it knew in memory only is forgotten then, and granted anew. */
   starts = 0;
 
-  constructor(meters: readonly PolicyMeter[], clock: { wallMs(): number; monotonicMs(): number }) {
+  constructor(
+    meters: readonly PolicyMeter[],
+    plans: readonly PlanTerms[],
+    clock: { wallMs(): number; monotonicMs(): number },
+  ) {
     this.#meters = meters;
+    this.#plans = plans;
     this.#clock = clock;
   }
 
@@ -78,13 +85,23 @@ export class SealedJudge {
     } else this.#offence(`signs content of type ${contentType}`);
   }
 
+  /** A record that left the wallet bare: only what the policy lists for such an uplink, and events, may. */
+  leftBare(record: Uint8Array): void {
+    const content = decodeRecordPayload(decodeCose(record, contentTypes.record).payload);
+    this.counts.leftBare++;
+    if (content.kind === "reading" && !this.#plans.some(({ plan }) => plan === content.plan))
+      this.#offence("a record of the full plan leaves bare");
+  }
+
   #reading(content: ReadingContent): void {
     const meter = this.#meters.find(({ index }) => index === content.meter);
     if (meter === undefined) {
       this.#offence("a meter that the policy does not name");
       return;
     }
-    if (meter.slotS !== content.slotS) this.#offence("another slot");
+    const terms = content.plan === 0 ? meter : this.#plans.find(({ plan }) => plan === content.plan);
+    if (terms === undefined) this.#offence("a plan that the policy does not list");
+    else if (terms.slotS !== content.slotS) this.#offence("another slot");
     this.#rate(meter, content.rows.length);
     for (const row of content.rows) {
       this.counts.rows++;
@@ -101,7 +118,8 @@ export class SealedJudge {
 
   #good(meter: PolicyMeter, content: ReadingContent, row: { timeS: number; values: readonly number[] }): void {
     const key = `${content.meter}/${content.plan}`;
-    if (row.timeS > this.#clock.wallMs() / 1_000 + meter.slotS + toleranceS) this.#offence("a good row of the future");
+    if (row.timeS > this.#clock.wallMs() / 1_000 + content.slotS + toleranceS)
+      this.#offence("a good row of the future");
     const trueS = row.timeS - (this.#clock.wallMs() - this.#clock.monotonicMs()) / 1_000;
     const seen = this.#seen.get(key) ?? {
       timeS: 0,
@@ -123,7 +141,7 @@ export class SealedJudge {
       else if (meter.powerMaxW > 0) {
         const hidden = meter.resolutionWh + (meter.powerMaxW * toleranceS) / 3_600;
         // Since the first row, until the latest moment that a row of now can be of.
-        const latestS = this.#clock.monotonicMs() / 1_000 + meter.slotS + toleranceS;
+        const latestS = this.#clock.monotonicMs() / 1_000 + content.slotS + toleranceS;
         const could =
           (meter.powerMaxW * (latestS - seen.firstTrueS)) / 3_600 +
           (hidden + meter.powerMaxW * unknownHours) * this.starts +

@@ -106,6 +106,15 @@ export class SealingChain {
       records.push(record);
     }
     if (chunk.length > 0 || pendingRows.length > 0) this.#commit(chunk, records, pendingRows);
+    this.#clearTheWay();
+  }
+
+  /**
+   * Rows that still wait in the segment that is overwritten next are signed now, while there is room: events alone fill segments
+   * too, and once the ring is full nothing can be signed any more.
+   */
+  #clearTheWay(): void {
+    if (this.#options.journal.pendingRowsInTheWay) unlessFull(() => this.append(this.closePending()));
   }
 
   /** Appends one commit, and makes room for it where the policy says so: then the records are signed anew. Tells whether. */

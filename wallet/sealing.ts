@@ -158,7 +158,6 @@ export class Sealer {
 
   /** Seals rows, or finds them sealed: the same rows give the same records. Throws {@link WalletRefusal}. */
   seal(request: SealRequest): SealAnswer {
-    const { journal } = this.#options;
     const meter = this.#meters.get(request.meter);
     if (!meter) throw new WalletRefusal("unknown-meter", `${request.meter}`);
     const terms = this.#termsOf(meter, request.plan);
@@ -176,7 +175,6 @@ export class Sealer {
       for (const run of contiguous(fresh, request.slotS)) this.#sealRun(meter, terms, request, run);
       // Only what was sealed counts: a full ring must not use up the rate of the readings that wait for it.
       this.#rates.set(meter.index, { rows: allowed - fresh.length, atMs: this.#options.clock.monotonicMs() });
-      if (journal.pendingRowsInTheWay) this.#chain.append(this.#chain.closePending());
     }
     if (request.closes) this.#close(request);
     const isFinal = (row: KnownRow | undefined): boolean => row !== undefined && row.sequence > 0;

@@ -124,6 +124,24 @@ test("a plan has the slot that the policy lists, whatever the meter's; one that 
   assert.throws(() => sealed(wallet, [quarter(0)]), refusal("unknown-plan"), "control: the list is what allows it");
 });
 
+test("rows that wait for a day's batch hold up no ring that events alone fill: they are signed before their segment is wanted", (t) => {
+  const wallet = new WalletFixture(t, {
+    policy: { meters: [meterOf()], plans: [{ plan: 1, slotS: quarterS, sealEveryS: 86_400 }], sealEveryS: 0 },
+    segments: 3,
+  });
+  sealed(wallet, [quarter(0)]);
+  for (let minute = 0; minute < 100; minute++) {
+    wallet.clock.pass(61);
+    assert.throws(() => wallet.seal([rowAt(startS)], { meter: 9 }), refusal("unknown-meter"));
+    wallet.wallet.tick(); // seals that there was a refusal
+    wallet.releaseAll();
+  }
+  assert.equal(wallet.hello().pendingRows, 0);
+  assert.deepEqual(readings(wallet, 1).length, 0, "sealed, released, and overwritten by now");
+  sealed(wallet, [quarter(9)], { closes: true });
+  checkChain(wallet.records(), wallet.key.publicKey);
+});
+
 test("a full ring refuses to close; the rows stay, and are signed when there is room", (t) => {
   const meters = [meterOf({ slotS: 60, rowsPerMinute: 6_000 })];
   const plans = [{ plan: 1, slotS: quarterS, sealEveryS: 86_400 }];
