@@ -3,25 +3,30 @@ import type { AgentEvent } from "../agent/event.ts";
 import { WalletClient } from "../agent/wallet-client.ts";
 import { Part } from "../platform/supervisor.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
-import { cleanUpDemo, type DemoWorld, setUpDemo } from "./demo-set-up.ts";
-import { type DemoSummary, DemoTally } from "./demo-tally.ts";
+import { cleanUpDemo, type DemoLora, type DemoWorld, setUpDemo } from "./demo-set-up.ts";
+import { type DemoSummary, DemoTally, type RadioFrame } from "./demo-tally.ts";
 import { DemoView, type PartView } from "./demo-view.ts";
 import { programCommand } from "./program-path.ts";
 
-/** How long the end waits for the last receipts. */
-const lastReceiptsMs = 15_000;
+/** How long the end waits for the last receipts: over LoRaWAN several frames, each with its receive windows. */
+const lastReceiptsMs = { mqtt: 15_000, lora: 120_000 } as const;
 const askWalletMs = 200;
 const walletStartMs = 60_000;
 
 export const demoRun: Command = {
   summary: "run all of it here and watch a reading become a signed, acknowledged record",
-  usage: `Usage: ecp-demo [--for SECONDS] [--interval SECONDS] [--data DIR] [--restart-after SECONDS] [--json]
+  usage: `Usage: ecp-demo [--uplink mqtt|lora] [--for SECONDS] [--interval SECONDS] [--data DIR] [--restart-after SECONDS]
+                [--json]
        ecp-demo simulate …            a simulated meter alone (ecp-demo help simulate)
+       ecp-demo simulate lora …       a simulated LoRaWAN alone (ecp-demo help simulate lora)
 
 A simulated Eastron SDM630 on a pty, the agent on its other end, the wallet, and a full node with its own broker, each in
 a process of its own; one that dies is started again after --restart-after (5 s). Kill any of them and watch.
 
---for       end by itself: stop polling after so many seconds, then wait up to ${lastReceiptsMs / 1_000} s for the last receipts
+--uplink    mqtt (the default), or lora: a simulated modem on a pty, radio, gateway and network server; rows of 10 s, signed
+            every 30 s; frames, airtime and budget are shown
+--for       end by itself: stop polling after so many seconds, then wait for the last receipts, up to
+            ${lastReceiptsMs.mqtt / 1_000} s (MQTT) or ${lastReceiptsMs.lora / 1_000} s (LoRaWAN)
 --interval  seconds between readings (1)
 --data      keep everything in DIR, and go on from there next time; else in a temporary folder that goes at the end
 --json      one JSON object a line for each event, and a summary as the last line
@@ -34,6 +39,7 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
       "ecp-demo",
       args,
       {
+        uplink: { type: "string", default: "mqtt" },
         for: { type: "string" },
         interval: { type: "string", default: "1" },
         data: { type: "string" },
@@ -46,13 +52,18 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
     const intervalS = seconds("interval", values.interval, 1, 86_400);
     if (!Number.isInteger(intervalS) || 86_400 % intervalS !== 0)
       throw usageError("ecp-demo", `--interval ${values.interval}: whole seconds that divide a day were expected`);
+    const { uplink } = values;
+    if (uplink !== "mqtt" && uplink !== "lora")
+      throw usageError("ecp-demo", `--uplink ${uplink}: mqtt or lora was expected`);
+    if (uplink === "lora" && 10 % intervalS !== 0)
+      throw usageError("ecp-demo", `--interval ${values.interval}: with --uplink lora 1, 2, 5 or 10 was expected`);
     const restartAfterMs = seconds("restart-after", values["restart-after"], 0, 3_600) * 1_000;
     const interrupted = new AbortController();
     process.once("SIGINT", () => interrupted.abort());
     process.once("SIGTERM", () => interrupted.abort());
     let world: DemoWorld;
     try {
-      world = await setUpDemo(values.data, intervalS, interrupted.signal);
+      world = await setUpDemo(values.data, intervalS, uplink, interrupted.signal);
     } catch (error) {
       if (!interrupted.signal.aborted) throw error;
       return conclude(new DemoTally().summary(), values.json);
@@ -123,16 +134,13 @@ class Demo {
   }
 
   async #startParts(signal: AbortSignal): Promise<void> {
-    const { meterLink, nodeFolder, brokerPort, walletFolder, walletSocket, passphraseFile, config } = this.#world;
+    const { meterLink, nodeFolder, brokerPort, walletFolder, walletSocket, passphraseFile, config, lora } = this.#world;
     this.#add("simulator", meterLink, "ecp-demo", () => ["simulate", "--link", meterLink, "--json"]);
+    if (lora) this.#add("radio", lora.modemLink, "ecp-demo", () => ["simulate", "lora", ...radioArguments(lora)]);
     const listen = `127.0.0.1:${brokerPort}`;
     this.#add("node", `mqtt://${listen}`, "ecp-node", () => [
-      "run",
-      "--data",
-      nodeFolder,
-      "--listen",
-      listen,
-      "--json",
+      ...["run", "--data", nodeFolder, "--listen", listen, "--json"],
+      ...(lora ? nodeArguments(lora) : []),
     ]);
     const walletPaths = ["--data", walletFolder, "--socket", walletSocket, "--passphrase-file", passphraseFile];
     this.#add("wallet", walletSocket, "ecp-wallet", () => ["run", ...walletPaths]);
@@ -181,6 +189,7 @@ class Demo {
     }
     if (name === "agent" && event.event === "stopped-polling") this.#stoppedPolling = true;
     if (name === "agent" && !this.#tally.take(event as AgentEvent)) return;
+    if (name === "radio" && event.event === "frame") this.#tally.frame(event as unknown as RadioFrame);
     if (name === "node" && event.event === "refused") this.#tally.nodeRefused(event.count ?? 1);
     if (event.event === "started") event.event = "ready"; // that the process runs was said when it was started
     this.#print({ part: name, ...event });
@@ -201,7 +210,7 @@ class Demo {
     const agent = this.#parts.find(({ part }) => part.name === "agent")?.part;
     if (!agent) return; // ended before there was one: nothing was read
     if (agent.pid !== undefined) process.kill(agent.pid, "SIGUSR2");
-    const deadline = AbortSignal.timeout(lastReceiptsMs);
+    const deadline = AbortSignal.timeout(lastReceiptsMs[this.#world.lora ? "lora" : "mqtt"]);
     while (!deadline.aborted) {
       try {
         const hello = await this.#wallet.connected(deadline);
@@ -215,4 +224,14 @@ class Demo {
       await new Promise((resolve) => setTimeout(resolve, askWalletMs));
     }
   }
+}
+
+function radioArguments({ family, modemLink, serverPort, devEui }: DemoLora): string[] {
+  const server = ["--listen", `127.0.0.1:${serverPort}`, "--dev-eui", devEui, "--gateways", "2"];
+  return ["--link", modemLink, "--family", family, ...server, "--json"];
+}
+
+function nodeArguments({ serverPort, applicationId }: DemoLora): string[] {
+  const broker = ["--lorawan-broker", `mqtt://127.0.0.1:${serverPort}`];
+  return ["--lorawan", "chirpstack", ...broker, "--lorawan-application", applicationId];
 }

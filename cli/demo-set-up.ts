@@ -6,7 +6,9 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
+import type { ModemFamily } from "../drivers/lora/modem.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
+import { simulatedApplicationId, simulatedDevice } from "../simulator/simulated-identities.ts";
 import { CommandError, exit } from "./command.ts";
 import { makeFolder } from "./output-file.ts";
 import { type ProgramName, programCommand } from "./program-path.ts";
@@ -26,10 +28,29 @@ export interface DemoWorld {
   readonly nodeFolder: string;
   readonly meterLink: string;
   readonly brokerPort: number;
+  /** Absent: the hub delivers over MQTT. */
+  readonly lora?: DemoLora;
 }
 
+/** The simulated LoRaWAN of a demo. */
+export interface DemoLora {
+  readonly family: ModemFamily;
+  readonly modemLink: string;
+  readonly devEui: string;
+  readonly applicationId: string;
+  /** Of the network server's broker. */
+  readonly serverPort: number;
+}
+
+export type DemoUplink = "mqtt" | "lora";
+
 /** Makes the world, or completes one that a run before left in `data`. Where that fails or `signal` aborts it is cleaned up. */
-export async function setUpDemo(data: string | undefined, intervalS: number, signal: AbortSignal): Promise<DemoWorld> {
+export async function setUpDemo(
+  data: string | undefined,
+  intervalS: number,
+  uplink: DemoUplink,
+  signal: AbortSignal,
+): Promise<DemoWorld> {
   if (data !== undefined) makeFolder(data);
   const folder = data === undefined ? mkdtempSync(join(tmpdir(), "ecp-demo-")) : resolve(data);
   const sockets = mkdtempSync(join(tmpdir(), "ecp-"));
@@ -44,6 +65,16 @@ export async function setUpDemo(data: string | undefined, intervalS: number, sig
     nodeFolder: join(folder, "node"),
     meterLink: join(folder, "meter.tty"),
     brokerPort: await freePort(),
+    ...(uplink === "lora" && {
+      lora: {
+        // It says what it has room for, and leaves the duty cycle to its host: here one sees the agent keep it.
+        family: "lora-e5",
+        modemLink: join(folder, "modem.tty"),
+        devEui: simulatedDevice.devEui,
+        applicationId: simulatedApplicationId,
+        serverPort: await freePort(),
+      } as const,
+    }),
   };
   try {
     await completeWorld(world, intervalS, signal);
@@ -55,14 +86,15 @@ export async function setUpDemo(data: string | undefined, intervalS: number, sig
 }
 
 async function completeWorld(world: DemoWorld, intervalS: number, signal: AbortSignal): Promise<void> {
-  const { data, walletFolder, nodeFolder, passphraseFile, config, meterLink } = world;
-  if (lstatSync(meterLink, { throwIfNoEntry: false })?.isSymbolicLink() === false)
-    throw new CommandError(exit.cannotCreate, {
-      expected: "a symlink to the simulated meter, or nothing yet",
-      got: "something else is there; it was left as it is",
-      where: meterLink,
-      todo: "move it away, or choose another --data",
-    });
+  const { data, walletFolder, nodeFolder, passphraseFile, config } = world;
+  for (const link of linksOf(world))
+    if (lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink() === false)
+      throw new CommandError(exit.cannotCreate, {
+        expected: "a symlink to a simulated device, or nothing yet",
+        got: "something else is there; it was left as it is",
+        where: link,
+        todo: "move it away, or choose another --data",
+      });
   writeFileSync(config, hubText(world, intervalS));
   if (!existsSync(passphraseFile))
     writeFileDurably(passphraseFile, `${randomBytes(24).toString("base64url")}\n`, 0o600);
@@ -74,19 +106,31 @@ async function completeWorld(world: DemoWorld, intervalS: number, signal: AbortS
   if (!existsSync(join(nodeFolder, "node.key"))) await run("ecp-node", "init", "--data", nodeFolder, "--name", "demo");
   const request = join(data, "request.cose");
   const pinned = join(data, "pinned");
-  if (existsSync(pinned)) return;
-  await run("ecp", "enrol", "--config", config, "--out", request);
-  await run("ecp-node", "enrol", request, "--data", nodeFolder, "--out", `${request}.answer`);
+  const wasPinned = existsSync(pinned);
+  if (!wasPinned) await run("ecp", "enrol", "--config", config, "--out", request);
+  // A run before may have been without LoRaWAN: enrolling again only adds the modem.
+  if (!wasPinned || world.lora !== undefined)
+    await run(
+      "ecp-node",
+      ...["enrol", request, "--data", nodeFolder, "--out", `${request}.answer`],
+      ...(world.lora ? ["--dev-eui", world.lora.devEui] : []),
+    );
+  if (wasPinned) return;
   await run("ecp", "pin", `${request}.answer`, "--config", config, "--yes");
   writeFileDurably(pinned, "", 0o644); // the last step: a set-up that was cut short before is completed by the next run
+}
+
+function linksOf({ meterLink, lora }: DemoWorld): readonly string[] {
+  return lora ? [meterLink, lora.modemLink] : [meterLink];
 }
 
 /** Takes away what must not stay; what a run goes on from stays. */
 export function cleanUpDemo(world: DemoWorld): void {
   rmSync(world.sockets, { recursive: true, force: true });
   if (world.temporary) rmSync(world.data, { recursive: true, force: true });
-  else if (lstatSync(world.meterLink, { throwIfNoEntry: false })?.isSymbolicLink())
-    rmSync(world.meterLink, { force: true });
+  else
+    for (const link of linksOf(world))
+      if (lstatSync(link, { throwIfNoEntry: false })?.isSymbolicLink()) rmSync(link, { force: true });
 }
 
 /** One command to its end, also when `signal` aborts meanwhile: what it has begun to write must not come after the cleaning up. */
@@ -141,6 +185,16 @@ lines:
 meters:
   - { name: house, index: 0, line: demo, unit: 1, profile: eastron-sdm630, interval_s: ${intervalS} }
 uplink:
-  mqtt: { url: "mqtt://127.0.0.1:${world.brokerPort}" }
+${world.lora ? loraText(world.lora) : `  mqtt: { url: "mqtt://127.0.0.1:${world.brokerPort}" }\n`}`;
+}
+
+/** Far closer together than anybody would have it who waits for a meter's bill, so that there is something to watch. */
+function loraText({ family, modemLink }: DemoLora): string {
+  return `  lora:
+    modem: { path: ${JSON.stringify(modemLink)}, family: ${family} }
+    region: EU868
+    slot_s: 10
+    batch_s: 30
+    state_folder: lora-state
 `;
 }

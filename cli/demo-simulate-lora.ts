@@ -3,14 +3,10 @@ import { modemFamilies } from "../drivers/lora/modem.ts";
 import { dataRates, regionNames } from "../drivers/lora/region.ts";
 import type { UplinkEvent } from "../simulator/lora-radio.ts";
 import { NotASymlink } from "../simulator/pty.ts";
+import { simulatedDevice } from "../simulator/simulated-identities.ts";
 import { runSimulatedLora, type SimulatedLora } from "../simulator/simulated-lora.ts";
 import { type Command, CommandError, exit, parseCommand, systemCode, usageError } from "./command.ts";
 
-export const simulatedDevice = {
-  devEui: "70b3d57ed0061234",
-  joinEui: "70b3d57ed0000001",
-  appKey: "00112233445566778899aabbccddeeff",
-} as const;
 const servers = ["chirpstack", "tts"] as const;
 const name = "ecp-demo simulate lora";
 const faultHelp = "late:MS, twice, no-join, adr:SECONDS, reset:SECONDS, outage:SECONDS";
@@ -78,7 +74,7 @@ small network server, and that one's own MQTT broker. Everything stays on this m
         devEui: hex("dev-eui", values["dev-eui"], 16),
         joinEui: hex("join-eui", values["join-eui"], 16),
         appKey: hex("app-key", values["app-key"], 32),
-        name: "hub",
+        name: simulatedDevice.name,
       },
       broker: endpoint("listen", values.listen),
       udp: endpoint("udp", values.udp),
@@ -121,12 +117,12 @@ function startedLine(
   return `${JSON.stringify({ ...event, application, devEui })}\n`;
 }
 
-function frameLine(event: UplinkEvent, { world, timing }: SimulatedLora, json: boolean): string {
+function frameLine(event: UplinkEvent, { world }: SimulatedLora, json: boolean): string {
   const meter = world.airtimeOf(event.device);
   const { frequencyHz, spreadingFactor, bandwidthKhz, phyBytes, gateways, startMs, endMs } = event;
   const airtimeMs = tenths(endMs - startMs);
-  const hourMs = tenths(meter.lastHourMs(timing.nowMs()));
-  const dayMs = tenths(meter.lastDayMs(timing.nowMs()));
+  const hourMs = tenths(meter.lastHourMs(endMs));
+  const dayMs = tenths(meter.lastDayMs(endMs));
   if (!json) {
     const heard = gateways === 0 ? "lost" : `heard by ${gateways}`;
     return `${(frequencyHz / 1e6).toFixed(1)} MHz  SF${spreadingFactor}  ${phyBytes} bytes  ${airtimeMs} ms  ${heard}; in the last hour ${hourMs} ms\n`;

@@ -15,6 +15,28 @@ export interface MeterView {
   readonly detail: string;
 }
 
+/** A frame as the radio itself measured it. */
+export interface RadioFrame {
+  readonly spreadingFactor: number;
+  readonly phyBytes: number;
+  /** At how many gateways it arrived; 0: lost. */
+  readonly gateways: number;
+  readonly airtimeMs: number;
+  /** Of all frames so far. */
+  readonly frames: number;
+  readonly hourMs: number;
+  readonly worstHourShare: number | null;
+}
+
+export interface LoraView {
+  readonly condition: string;
+  readonly detail: string;
+  readonly frames: number;
+  readonly airtimeMs: number;
+  readonly lost: number;
+  readonly last: RadioFrame | undefined;
+}
+
 export interface DemoSummary {
   readonly readings: number;
   readonly sealed: number;
@@ -23,6 +45,11 @@ export interface DemoSummary {
   readonly refused: number;
   readonly receiptP50Ms: number | null;
   readonly receiptP99Ms: number | null;
+  /** Only with `--uplink lora`, by the radio's own meter. */
+  readonly frames?: number;
+  readonly airtimeMs?: number;
+  /** Of the sub-band that came nearest to its limit in any hour: 1 is all of it. */
+  readonly worstHourShare?: number | null;
 }
 
 export class DemoTally {
@@ -35,6 +62,12 @@ export class DemoTally {
   #refused = 0;
   readonly #lastReadingS = new Map<number, number>();
   #receiptMs: number[] = [];
+  #lora: LoraView | undefined;
+
+  /** Undefined without LoRaWAN. */
+  get lora(): LoraView | undefined {
+    return this.#lora;
+  }
 
   get sealed(): number {
     return Math.max(0, this.#sealed - (this.#before ?? this.#sealed));
@@ -90,9 +123,28 @@ export class DemoTally {
       case "refused":
         this.#refused++;
         return true;
+      case "lora-state":
+        this.#lora = { ...this.#loraSoFar(), condition: event.condition, detail: event.detail ?? "" };
+        return true;
       default:
         return true;
     }
+  }
+
+  /** A frame on the air. A radio that was started again counts anew, so the sums are made here. */
+  frame(frame: RadioFrame): void {
+    const before = this.#loraSoFar();
+    this.#lora = {
+      ...before,
+      frames: before.frames + 1,
+      airtimeMs: before.airtimeMs + frame.airtimeMs,
+      lost: before.lost + (frame.gateways === 0 ? 1 : 0),
+      last: frame,
+    };
+  }
+
+  #loraSoFar(): LoraView {
+    return this.#lora ?? { condition: "", detail: "", frames: 0, airtimeMs: 0, lost: 0, last: undefined };
   }
 
   nodeRefused(count: number): void {
@@ -115,6 +167,11 @@ export class DemoTally {
       refused: this.#refused,
       receiptP50Ms: this.receiptMs(0.5),
       receiptP99Ms: this.receiptMs(0.99),
+      ...(this.#lora && {
+        frames: this.#lora.frames,
+        airtimeMs: Math.round(this.#lora.airtimeMs),
+        worstHourShare: this.#lora.last?.worstHourShare ?? null,
+      }),
     };
   }
 }

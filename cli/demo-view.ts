@@ -1,7 +1,7 @@
 /** The demo's live table in a terminal; plain lines where there is none. */
 import { decimalText, quantityOfName } from "../protocol/quantity.ts";
 import { type StatusLetter, statusSentences } from "../protocol/reading-status.ts";
-import type { DemoSummary, DemoTally, MeterView } from "./demo-tally.ts";
+import type { DemoSummary, DemoTally, LoraView, MeterView } from "./demo-tally.ts";
 
 export interface PartView {
   readonly name: string;
@@ -17,6 +17,7 @@ const logLinesMax = 4;
 const wideColumns = 77;
 const titles: Readonly<Record<string, string>> = {
   simulator: "meter (simulated)",
+  radio: "LoRaWAN (simulated)",
   node: "full node, broker",
   wallet: "wallet",
   agent: "agent",
@@ -70,10 +71,11 @@ export class DemoView {
   }
 
   #plain(): void {
-    const { sealed, acknowledged, waiting } = this.#tally;
+    const { sealed, acknowledged, waiting, lora } = this.#tally;
+    const air = lora ? `  frames ${lora.frames}  airtime ${(lora.airtimeMs / 1_000).toFixed(2)} s` : "";
     const powers = [...this.#tally.meters.values()].map((meter) => `${meter.name} ${meter.status} ${powerText(meter)}`);
     process.stdout.write(
-      `${powers.join("  ") || "no reading yet"}  sealed ${sealed}  acknowledged ${acknowledged}  waiting ${waiting}\n`,
+      `${powers.join("  ") || "no reading yet"}  sealed ${sealed}  acknowledged ${acknowledged}  waiting ${waiting}${air}\n`,
     );
   }
 
@@ -108,6 +110,7 @@ export class DemoView {
       "",
       waiting > 5 ? yellow(records) : records,
       cut(`  ${receipt}`, width),
+      ...(this.#tally.lora ? ["", ...loraLines(this.#tally.lora, width)] : []),
       ...(this.#log.length > 0 ? ["", ...this.#log.map((line) => dim(cut(`  ${line}`, width)))] : []),
     ];
   }
@@ -125,6 +128,11 @@ export class DemoView {
   /** What a person is told at the end. */
   static ending(summary: DemoSummary): string {
     const { readings, sealed, acknowledged, missing, refused, receiptP50Ms, receiptP99Ms } = summary;
+    const { frames, airtimeMs = 0, worstHourShare = null } = summary;
+    const share =
+      worstHourShare === null ? "" : `, at most ${(100 * worstHourShare).toFixed(1)} % of what an hour allows`;
+    const air =
+      frames === undefined ? "" : `${frames} LoRaWAN frames, ${(airtimeMs / 1_000).toFixed(2)} s on the air${share}.\n`;
     const times = receiptP50Ms === null ? "" : `; to the receipt half took ${receiptP50Ms} ms, 99 % ${receiptP99Ms} ms`;
     const verdict =
       missing === 0 && readings > 0
@@ -132,8 +140,21 @@ export class DemoView {
         : readings === 0
           ? "Nothing was read."
           : `${missing} sealed records were not acknowledged in time; they are kept, and sent again next time.`;
-    return `${readings} readings, ${sealed} records sealed, ${acknowledged} acknowledged, ${refused} refused${times}.\n${verdict}\n`;
+    return `${readings} readings, ${sealed} records sealed, ${acknowledged} acknowledged, ${refused} refused${times}.\n${air}${verdict}\n`;
   }
+}
+
+/** By the radio's own meter, not by what the agent believes. */
+function loraLines({ condition, detail, frames, airtimeMs, lost, last }: LoraView, width: number): string[] {
+  const air = `  frames ${`${frames}`.padEnd(5)}  lost ${`${lost}`.padEnd(4)}  airtime ${(airtimeMs / 1_000).toFixed(2)} s`;
+  const hour = last ? `, in the last hour ${(last.hourMs / 1_000).toFixed(2)} s` : "";
+  const share = last?.worstHourShare ?? undefined;
+  const budget =
+    share === undefined ? "" : `  budget: ${(100 * share).toFixed(1)} % of the hour of the sub-band that has most`;
+  const frame = last ? `; last frame ${last.phyBytes} bytes at SF${last.spreadingFactor}, ${last.airtimeMs} ms` : "";
+  const state = printable(`  LoRaWAN ${condition || "starting"}${detail ? `: ${detail}` : ""}${frame}`);
+  const isOver = share !== undefined && share > 1;
+  return [cut(air + hour, width), (isOver ? red : (text: string) => text)(cut(budget, width)), cut(state, width)];
 }
 
 function cut(text: string, width: number): string {

@@ -15,6 +15,7 @@ import { NetworkServer } from "./lora-network-server.ts";
 import { LoraRadio, type LossModel } from "./lora-radio.ts";
 import { chirpStackDialect } from "./lora-server-chirpstack.ts";
 import { thingsStackDialect } from "./lora-server-things-stack.ts";
+import { simulatedApplicationId, simulatedDevice } from "./simulated-identities.ts";
 import type { SimulatorTiming } from "./simulator-timing.ts";
 
 export interface RadioDevice {
@@ -91,9 +92,6 @@ export interface RadioWorld {
   close(): void;
 }
 
-const defaultDevices: readonly RadioDevice[] = [
-  { devEui: "70b3d57ed0061234", joinEui: "70b3d57ed0000001", appKey: "00112233445566778899aabbccddeeff", name: "hub" },
-];
 const networkDelayMs = 5;
 const defaultDutyCycles: Readonly<Record<ModemFamily, DutyCycleMode>> = {
   rui3: "band",
@@ -101,11 +99,11 @@ const defaultDutyCycles: Readonly<Record<ModemFamily, DutyCycleMode>> = {
   rn2483: "channel",
   "at-slave": "band",
 };
-const applicationIds = { chirpstack: "7f0c2f3e-7a0b-4d58-9d4c-0c8a3f5a1b2d", tts: "meters@ttn" } as const;
+const applicationIds = { chirpstack: simulatedApplicationId, tts: "meters@ttn" } as const;
 
 export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
   const { timing, random, region = "EU868", server: kind = "chirpstack" } = options;
-  const { devices = defaultDevices, applicationId = applicationIds[kind] } = options;
+  const { devices = [simulatedDevice], applicationId = applicationIds[kind] } = options;
   const link = options.link ?? inProcessLink(timing);
   const wallMs = options.wallMs ?? ((timingMs: number) => timingMs);
   const listeners: ((topic: string, json: string) => void)[] = [];

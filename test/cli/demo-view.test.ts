@@ -34,6 +34,30 @@ for (const width of [40, 59, 60, 76, 77, 79, 119, 250])
     }
   });
 
+test("over LoRaWAN: frames, airtime, budget and the uplink's state, within the width; in the last line too", () => {
+  const { view: shown, tally } = view("G");
+  const frame = {
+    spreadingFactor: 7,
+    phyBytes: 145,
+    airtimeMs: 235.8,
+    frames: 1,
+    hourMs: 1_358.3,
+    worstHourShare: 0.0265,
+  };
+  tally.frame({ ...frame, gateways: 2 });
+  tally.frame({ ...frame, gateways: 0 });
+  tally.take({ event: "lora-state", condition: "duty-cycle", detail: `until 10:15 ${"and so on ".repeat(30)}\x1b[2J` });
+  const text = shown.lines(200).join("\n");
+  for (const wanted of ["frames 2", "lost 1", "airtime 0.47 s", "2.6 % of", "duty-cycle: until 10:15"])
+    assert.ok(text.includes(wanted), `${wanted} in\n${text}`);
+  for (const width of [40, 77]) for (const line of shown.lines(width)) assert.ok([...line].length <= width, line);
+  assert.equal(text.includes("\x1b"), false);
+  assert.match(
+    DemoView.ending(tally.summary()),
+    /2 LoRaWAN frames, 0\.47 s on the air, at most 2\.6 % of what an hour/,
+  );
+});
+
 test("nothing jumps: a reading that fails or has not come takes as many lines as one with values", () => {
   for (const width of [60, 79]) {
     const heights = ["G", "D", undefined].map((status) => view(status).view.lines(width).length);
