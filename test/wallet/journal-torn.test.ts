@@ -182,11 +182,11 @@ function* variations(last: LastCommit, random: SeededRandom): Generator<[name: s
   };
   for (let cut = 0; cut <= length; cut += sectorBytes)
     yield [`cut at ${cut}`, with_((bytes) => old.copy(bytes, cut, cut))];
-  for (let cut = 1 + random.integer(0, 100); cut < length; cut += random.integer(150, 700))
+  for (let cut = 1 + random.integer(0, 100); cut < length; cut += random.integer(300, 1_400))
     yield [`cut at ${cut}`, with_((bytes) => old.copy(bytes, cut, cut))];
   for (let sector = 0; sector < length; sector += sectorBytes)
     yield [`sector ${sector} old`, with_((bytes) => old.copy(bytes, sector, sector, sector + sectorBytes))];
-  for (let flip = 0; flip < 24; flip++) {
+  for (let flip = 0; flip < 12; flip++) {
     const at = random.integer(0, length - 1);
     yield [
       `byte ${at} changed`,
@@ -216,7 +216,7 @@ for (const [name, place] of Object.entries(places)) {
     const outcomes = { "as before": 0, "as after": 0, void: 0 };
     for (const [variation, bytes] of variations(last, random)) outcomes[recoverFrom(last, bytes, variation)]++;
     t.diagnostic(`${JSON.stringify(outcomes)}, ${last.blocks} blocks, segment ${last.segment}, block ${last.block}`);
-    assert.ok(outcomes.void > 20 && outcomes["as after"] > 0 && outcomes["as before"] > 0, JSON.stringify(outcomes));
+    assert.ok(outcomes.void > 10 && outcomes["as after"] > 0 && outcomes["as before"] > 0, JSON.stringify(outcomes));
   });
 }
 
@@ -233,7 +233,7 @@ test("seeded: power cuts one after the other, also during recovery: no sequence 
   };
   let timeS = startS;
   const counts = { cuts: 0, voids: 0 };
-  while (counts.cuts < 400) {
+  while (counts.cuts < 150) {
     const before = wallet.image();
     const acknowledged = wallet.records();
     see(acknowledged);
@@ -262,7 +262,7 @@ test("seeded: power cuts one after the other, also during recovery: no sequence 
     counts.voids += eventsIn(records, eventCodes.void).filter(([, first]) => (first as number) > lastOfThem).length;
   }
   t.diagnostic(`${JSON.stringify(counts)}, ${seen.size} records, seed ${random.seed}`);
-  assert.ok(counts.voids > 100);
+  assert.ok(counts.voids > 30);
 });
 
 /** The ring as a power cut leaves it: of the last commit each block is kept, dropped, torn or noise; fillers come after it. */
