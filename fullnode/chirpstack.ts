@@ -84,7 +84,7 @@ const readers: Readonly<Record<string, (message: JsonObject, route: LorawanRoute
   // A gateway has confirmed that it sent the downlink. (`ack` speaks of confirmed downlinks, of which this node sends none.)
   txack: (message, route) => ({
     kind: "downlink",
-    route,
+    deviceTopic: route.topic,
     id: textIn(message, "queueItemId") || undefined,
     state: "sent",
   }),
@@ -94,7 +94,7 @@ const readers: Readonly<Record<string, (message: JsonObject, route: LorawanRoute
     const detail = textIn(message, "description");
     const id = textIn(objectIn(message, "context"), "queue_item_id") || undefined;
     if (code === "EXPIRED" || code === "DOWNLINK_PAYLOAD_SIZE")
-      return { kind: "downlink", route, id, state: "failed", detail: `${code}: ${detail}` };
+      return { kind: "downlink", deviceTopic: route.topic, id, state: "failed", detail: `${code}: ${detail}` };
     return toldLevels.has(textIn(message, "level")) ? { kind: "warning", route, code, detail } : { kind: "other" };
   },
 };

@@ -45,6 +45,7 @@ export interface DownlinkParts {
 
 export class LorawanDownlinks {
   readonly #parts: DownlinkParts;
+  /** By {@link LorawanRoute.topic}. */
   readonly #devices = new Map<string, DeviceQueue>();
   readonly #counts = { queued: 0, sent: 0, failed: 0 };
 
@@ -57,12 +58,12 @@ export class LorawanDownlinks {
   }
 
   queue(route: LorawanRoute, kind: DownlinkKind, fPort: number, bytes: Uint8Array): void {
-    const device = this.#devices.get(route.devEui) ?? {
+    const device = this.#devices.get(route.topic) ?? {
       route,
       slots: { answer: { waiting: undefined, next: undefined }, receipt: { waiting: undefined, next: undefined } },
     };
     device.route = route;
-    this.#devices.set(route.devEui, device);
+    this.#devices.set(route.topic, device);
     const slot = device.slots[kind];
     if (slot.waiting && slot.waiting.downlink.expiresMs <= this.#parts.clock.wallMs()) slot.waiting = undefined;
     if (slot.waiting && !this.#parts.server.replaces) slot.next = { fPort, bytes };
@@ -71,8 +72,8 @@ export class LorawanDownlinks {
   }
 
   /** An uplink came: whatever waits had a chance to go. */
-  heard(devEui: string): void {
-    const device = this.#devices.get(devEui);
+  heard({ topic }: LorawanRoute): void {
+    const device = this.#devices.get(topic);
     if (device === undefined) return;
     for (const kind of ["answer", "receipt"] as const) {
       const { waiting } = device.slots[kind];
@@ -82,8 +83,8 @@ export class LorawanDownlinks {
   }
 
   /** What the server says of a downlink; one of somebody else's is none of ours. */
-  settled(devEui: string, id: string | undefined, state: "sent" | "failed"): void {
-    const device = this.#devices.get(devEui);
+  settled(topic: string, id: string | undefined, state: "sent" | "failed"): void {
+    const device = this.#devices.get(topic);
     if (device === undefined) return;
     for (const kind of ["answer", "receipt"] as const) {
       if (id === undefined || device.slots[kind].waiting?.downlink.id !== id) continue;
@@ -126,6 +127,6 @@ export class LorawanDownlinks {
   }
 
   #forgetIfEmpty({ route, slots }: DeviceQueue): void {
-    if (slots.answer.waiting === undefined && slots.receipt.waiting === undefined) this.#devices.delete(route.devEui);
+    if (slots.answer.waiting === undefined && slots.receipt.waiting === undefined) this.#devices.delete(route.topic);
   }
 }

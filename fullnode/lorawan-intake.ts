@@ -182,10 +182,10 @@ export class LorawanIntake {
       case "downlink":
         if (event.state === "failed")
           this.#parts.log.warn("the network server did not send a downlink", {
-            devEui: event.route.devEui,
+            device: event.deviceTopic,
             got: event.detail,
           });
-        this.#downlinks.settled(event.route.devEui, event.id, event.state);
+        this.#downlinks.settled(event.deviceTopic, event.id, event.state);
         return;
       case "warning":
         this.#parts.log.info("the network server says", {
@@ -211,7 +211,7 @@ export class LorawanIntake {
     if (refused) throw new LorawanRefusal(refused, `frame ${fCnt}`);
     modem.lastMs = this.#parts.clock.wallMs();
     this.#changed(modem);
-    this.#downlinks.heard(route.devEui);
+    this.#downlinks.heard(route);
     if (fPort === 0 || bytes.length === 0) this.#counts.empty++;
     else if (fPort === recordPort) {
       this.#counts.record++;

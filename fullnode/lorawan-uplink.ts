@@ -41,7 +41,8 @@ export type LorawanEvent =
   | {
       /** What became of a downlink that was queued. */
       readonly kind: "downlink";
-      readonly route: LorawanRoute;
+      /** As {@link LorawanRoute.topic}; of a failed one The Things Stack does not name the DevEUI. */
+      readonly deviceTopic: string;
       /** As it was given to {@link NetworkServer.command}; undefined: the server does not say which. */
       readonly id: string | undefined;
       readonly state: "sent" | "failed";

@@ -50,8 +50,7 @@ export function thingsStack(application: string): NetworkServer {
       const message = parseJsonObject(payload);
       const ids = objectIn(message, "end_device_ids");
       if (textIn(ids, "device_id") !== deviceId) throw new LorawanRefusal("other-device");
-      const route = { devEui: hexIn(ids, "dev_eui", 16), topic: `${start}${deviceId}` };
-      return readers[kind](message, route, ids);
+      return readers[kind](message, `${start}${deviceId}`, ids);
     },
 
     command({ topic }, fresh, others) {
@@ -67,8 +66,8 @@ export function thingsStack(application: string): NetworkServer {
   };
 }
 
-const readers: Readonly<Record<Kind, (message: JsonObject, route: LorawanRoute, ids: JsonObject) => LorawanEvent>> = {
-  up(message, route, ids) {
+const readers: Readonly<Record<Kind, (message: JsonObject, topic: string, ids: JsonObject) => LorawanEvent>> = {
+  up(message, topic, ids) {
     if (flagIn(message, "simulated")) throw new LorawanRefusal("simulated");
     const uplink = objectIn(message, "uplink_message");
     // Present where the application server leaves the payload's encryption to the application.
@@ -77,7 +76,7 @@ const readers: Readonly<Record<Kind, (message: JsonObject, route: LorawanRoute, 
     const lora = objectIn(objectIn(objectIn(uplink, "settings"), "data_rate"), "lora");
     return {
       kind: "uplink",
-      route,
+      route: routeOf(topic, ids),
       devAddr: devAddrIn(ids, "dev_addr"),
       fCnt: integerIn(uplink, "f_cnt", uint32Max),
       fPort: integerIn(uplink, "f_port", 255),
@@ -88,35 +87,39 @@ const readers: Readonly<Record<Kind, (message: JsonObject, route: LorawanRoute, 
     };
   },
 
-  join: (_message, route, ids) => ({ kind: "join", route, devAddr: devAddrIn(ids, "dev_addr") }),
+  join: (_message, topic, ids) => ({ kind: "join", route: routeOf(topic, ids), devAddr: devAddrIn(ids, "dev_addr") }),
 
-  "down/sent": (message, route) => ({
+  "down/sent": (message, deviceTopic) => ({
     kind: "downlink",
-    route,
+    deviceTopic,
     id: ownId(message) ?? ownId(objectIn(message, "downlink_sent")),
     state: "sent",
   }),
 
-  "down/nack": (message, route) => ({
+  "down/nack": (message, deviceTopic) => ({
     kind: "downlink",
-    route,
+    deviceTopic,
     id: ownId(message) ?? ownId(objectIn(message, "downlink_nack")),
     state: "failed",
     detail: "not acknowledged",
   }),
 
-  "down/failed"(message, route) {
+  "down/failed"(message, deviceTopic) {
     const failed = objectIn(message, "downlink_failed");
     const error = objectIn(failed, "error");
     return {
       kind: "downlink",
-      route,
+      deviceTopic,
       id: ownId(objectIn(failed, "downlink")) ?? ownId(message),
       state: "failed",
       detail: textIn(error, "name") || textIn(error, "message_format") || "no reason given",
     };
   },
 };
+
+function routeOf(topic: string, ids: JsonObject): LorawanRoute {
+  return { devEui: hexIn(ids, "dev_eui", 16), topic };
+}
 
 /** The id of one of our downlinks among its correlation IDs. */
 function ownId(from: JsonObject): string | undefined {
