@@ -137,7 +137,10 @@ export class LorawanIntake {
       newId: parts.newId ?? randomUUID,
     });
     this.#refusals = new RefusalTally(clock, (sample) => {
-      parts.log.warn("a frame was refused", { detail: lorawanSentences[sample.reason], ...sample });
+      const { detail, ...what } = sample;
+      const sentence = lorawanSentences[sample.reason];
+      const said = detail === undefined ? sentence : `${sentence} (${detail})`;
+      parts.log.warn("a frame was refused", { ...what, detail: said });
       parts.report?.(sample);
     });
     this.#sweepNextMs = clock.monotonicMs() + sweepEveryMs;

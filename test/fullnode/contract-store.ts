@@ -35,6 +35,8 @@ export interface ContractStore {
   create(): Store;
   open(): Store;
   query(sql: string, parameters: readonly (string | number)[]): Record<string, unknown>[];
+  /** Changes the database past the store. */
+  change(sql: string): void;
 }
 
 export function contractStore(data: string): ContractStore {
@@ -51,6 +53,11 @@ export function contractStore(data: string): ContractStore {
           database.close();
         }
       },
+      change: (sql) => {
+        const database = new DatabaseSync(join(data, "node.db"));
+        database.exec(sql);
+        database.close();
+      },
     };
   const place = server;
   // A folder that names a database already has that one.
@@ -66,6 +73,7 @@ export function contractStore(data: string): ContractStore {
     },
     open: () => lateStore(openPostgresStore({ address })),
     query: (sql, parameters) => queryNow(place, database, asJsonQuery(sql, parameters)),
+    change: (sql) => void queryNow(place, database, sql),
   };
 }
 

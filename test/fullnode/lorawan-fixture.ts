@@ -86,7 +86,7 @@ export class LorawanFixture {
   }
 
   /** A new intake over what is in the store. */
-  async begin(): Promise<void> {
+  async begin(others: Partial<LorawanIntakeParts> = {}): Promise<void> {
     const { store, keys, path } = this.node;
     this.intake = await LorawanIntake.open({
       ...{ store, keys, path, server: this.#server, receipts: "each" },
@@ -100,7 +100,35 @@ export class LorawanFixture {
       log: createLog("test", (line) => this.node.logLines.push(line)),
       report: ({ reason, count }) => this.refused.push(...Array<string>(count).fill(reason)),
       ...this.#options,
+      ...others,
     });
+  }
+
+  /** Time goes by, on both clocks. */
+  pass(ms: number): void {
+    this.wallMs += ms;
+    this.monotonicMs += ms;
+  }
+
+  /** Another process has written to the store. */
+  expectChanges(): void {
+    const { store } = this.node;
+    Object.defineProperty(store, "foreignChanges", { value: () => 1_000_000, configurable: true });
+  }
+
+  /** ChirpStack says that a gateway has sent them. */
+  sent(downlinks: readonly SentDownlink[]): void {
+    for (const { devEui, id } of downlinks) this.#event(devEui, "txack", { queueItemId: id, fCntDown: 2 });
+  }
+
+  failed(downlinks: readonly SentDownlink[], code: string): void {
+    for (const { devEui, id } of downlinks)
+      this.#event(devEui, "log", { level: "ERROR", code, description: "", context: { queue_item_id: id } });
+  }
+
+  #event(devEui: string, kind: string, content: Record<string, unknown>): void {
+    const topic = `application/${application}/device/${devEui}/event/${kind}`;
+    this.intake.receive(topic, Buffer.from(JSON.stringify({ deviceInfo: { devEui }, ...content })));
   }
 
   /** As after the end of a process: what was not saved is gone. */

@@ -39,6 +39,6 @@ if (postgresMissing) {
     assert.ok((dumps[0]?.length ?? 0) > 150);
     assert.equal(dumps[1]?.join("\n"), dumps[0]?.join("\n"));
   });
-  const names = ["record-path", "kept", "dropped", "rotation", "registry", "two-writers"];
+  const names = ["record-path", "kept", "dropped", "rotation", "registry", "two-writers", "lorawan-store"];
   for (const name of names) await import(`./${name}.test.ts`);
 }
