@@ -20,11 +20,12 @@ await runCampaign("lora-day", async (campaign) => {
   for (let i = 0; i < days; i++)
     for (const dataRate of [0, 5]) {
       const family = families[(first + i + dataRate) % families.length] as (typeof families)[number];
+      const server = (first + i + dataRate) % 2 === 0 ? "chirpstack" : "tts";
       const seed = random.uint32();
       const startedMs = performance.now();
-      const day = await simulateLoraDay(ground, { seed, dataRate, family, keepsState: true });
+      const day = await simulateLoraDay(ground, { seed, dataRate, family, server, keepsState: true });
       campaign.say(
-        `DR${dataRate}, ${family}, seed ${seed}: ${JSON.stringify(day.figures)} in ${Math.round(performance.now() - startedMs)} ms`,
+        `DR${dataRate}, ${family}, ${server}, seed ${seed}: ${JSON.stringify(day.figures)} in ${Math.round(performance.now() - startedMs)} ms`,
       );
       for (const violation of day.violations) campaign.say(violation);
       if (day.violations.length > 0) for (const line of day.trace.slice(-40)) campaign.say(line);
@@ -36,7 +37,7 @@ await runCampaign("lora-day", async (campaign) => {
       }
     }
   const control = await simulateLoraDay(ground, {
-    ...{ seed: random.uint32(), dataRate: 0, family: "lora-e5", keepsState: false },
+    ...{ seed: random.uint32(), dataRate: 0, family: "lora-e5", server: "chirpstack", keepsState: false },
   });
   campaign.say(`control: ${JSON.stringify(control.figures)}`);
   return {

@@ -40,6 +40,8 @@ export interface LoraHubParts {
   readonly openTransport: () => Promise<ByteTransport>;
   readonly family: ModemFamily;
   readonly region: RegionName;
+  /** The network server's; a modem hears of it when it joins, its host from hub.yaml. */
+  readonly rx1DelayS: number;
   readonly meters: number;
   readonly slotS: number;
   readonly batchS: number;
@@ -97,7 +99,7 @@ export class LoraHub {
   }
 
   start(): void {
-    const { world, timing, region, family, openTransport, meters, slotS, batchS } = this.#parts;
+    const { world, timing, region, family, openTransport, meters, slotS, batchS, rx1DelayS } = this.#parts;
     const process = new HubProcess(timing, this.#bootedMs, () => world.wallMs);
     const forwarders = new EpochForwarders();
     const wallet = this.#client(process);
@@ -106,11 +108,11 @@ export class LoraHub {
     const carrier = new LoraCarrier({
       configuration: {
         modem: { path: "simulated", family, baud: 9_600 },
-        ...{ region, slotS, codes: [], batchS, rx1DelayS: 1, when: "always", stateFolder: "simulated" },
+        ...{ region, slotS, codes: [], batchS, rx1DelayS, when: "always", stateFolder: "simulated" },
       },
       meters: configurations,
       profileOf: (id) => meterProfiles.find((profile) => profile.id === id) ?? fail(`no profile ${id}`),
-      modem: createLoraModem({ openTransport, family, region, timing: process.timing }),
+      modem: createLoraModem({ openTransport, family, region, rx1DelayS, timing: process.timing }),
       timing: process.timing,
       store: this.#store(process),
       bootId: this.#bootId,

@@ -4,8 +4,8 @@
  */
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import path from "node:path";
-import { chirpStack } from "../../fullnode/chirpstack.ts";
 import { LorawanIntake } from "../../fullnode/lorawan-intake.ts";
+import type { NetworkServer } from "../../fullnode/lorawan-uplink.ts";
 import type { NodeKeys } from "../../fullnode/node-keys.ts";
 import { RecordPath } from "../../fullnode/record-path.ts";
 import { enrolDevice, Registry } from "../../fullnode/registry.ts";
@@ -27,8 +27,7 @@ export interface LoraNodeParts {
   /** An empty store, to begin with, and where its copy's folder is made. */
   readonly emptyStore: string;
   readonly parent: string;
-  /** ChirpStack's UUID of the application. */
-  readonly application: string;
+  readonly server: NetworkServer;
   readonly command: (topic: string, json: string) => void;
 }
 
@@ -79,7 +78,7 @@ export class LoraNode {
   }
 
   async start(): Promise<void> {
-    const { world, timing, application, command } = this.#parts;
+    const { world, timing, server, command } = this.#parts;
     const life = ++this.#life;
     const isAlive = (): boolean => life === this.#life;
     const store = openSqliteStore(this.#folder);
@@ -98,7 +97,7 @@ export class LoraNode {
     records.lookAround();
     await records.idle();
     this.#intake = await LorawanIntake.open({
-      ...{ store, keys: this.keys, path: records, server: chirpStack(application), receipts: "each", clock, log },
+      ...{ store, keys: this.keys, path: records, server, receipts: "each", clock, log },
       registry: new Registry(store),
       publishCommand: (topic, json) => {
         if (isAlive()) command(topic, json);
