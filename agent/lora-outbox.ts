@@ -49,7 +49,7 @@ type OutboxState = Pick<LoraUplinkState, "sessions" | "repeats" | "tooLarge">;
 export class LoraOutbox {
   readonly #source: LoraRecordSource;
   readonly #emit: (event: LoraEvent) => void;
-  readonly #sessions = new LoraSessions({});
+  readonly #sessions = new LoraSessions();
   readonly #repeats: LoraRepeats;
   /** By epoch and sequence. */
   readonly #tooLarge = new Map<string, readonly [epoch: number, sequence: number]>();

@@ -5,8 +5,15 @@ import type { LoraSessionStatus } from "./lora-status.ts";
 import { SchcSender, type SenderOptions, type SenderOutcome, type SenderState } from "./schc-sender.ts";
 
 const ports: readonly number[] = fragmentPorts;
+/**
+ * How long an answer is waited for after each request for one. The first ones are near: a request is short, and without an answer the packet
+ * stays incomplete. All eight take some 13 h, as long as the full node keeps what it has (RFC 9011 §5.6.2: 12 h).
+ */
+const retryDelaysMs: readonly number[] = [0.5, 2, 5, 15, 30, 60, 180, 480].map((minutes) => minutes * 60_000);
 /** A session that asked in vain so often gives its FPort to a newer record where all are taken. */
 const yieldsAfterAttempts = 2;
+
+const senderOptions: SenderOptions = { retryDelaysMs };
 
 export interface LoraSession {
   readonly epoch: number;
@@ -30,13 +37,8 @@ export interface SessionsState {
 }
 
 export class LoraSessions {
-  readonly #senderOptions: SenderOptions;
   #open: LoraSession[] = [];
   #turn = 0;
-
-  constructor(senderOptions: SenderOptions) {
-    this.#senderOptions = senderOptions;
-  }
 
   restore(state: SessionsState, elapsedMs: number, nowMs: number): void {
     this.#turn = state.turn;
@@ -44,7 +46,7 @@ export class LoraSessions {
     this.#open = state.open.map(({ epoch, sequence, ageMs, sender }) => ({
       ...{ epoch, sequence },
       beganMs: thenMs - ageMs,
-      sender: SchcSender.restore(sender, thenMs, this.#senderOptions),
+      sender: SchcSender.restore(sender, thenMs, senderOptions),
     }));
   }
 
@@ -72,7 +74,7 @@ export class LoraSessions {
     const port = this.nextPort;
     if (port === undefined) return undefined;
     this.#turn = (ports.indexOf(port) + 1) % ports.length;
-    const sender = SchcSender.begin(port, packetOf(bytes), this.#senderOptions);
+    const sender = SchcSender.begin(port, packetOf(bytes), senderOptions);
     const session = { epoch, sequence, beganMs: nowMs, sender };
     this.#open = [...this.#open, session];
     return session;

@@ -257,6 +257,75 @@ test("the modem is reset in mid-command: it is begun anew, and the frame goes ag
   assert.equal(uplink.status().condition, "idle");
 });
 
+test("the hour's airtime is used up: the state says until when, and then it goes on", async (t) => {
+  const here = world(t);
+  for (let i = 0; i < 4; i++) here.seal(600);
+  const uplink = here.start();
+  await here.machine.run(10 * minuteMs);
+  const { condition, detail, resumesInMs = 0, dutyCycle } = uplink.status();
+  assert.equal(condition, "duty-cycle");
+  assert.match(detail ?? "", /law/);
+  assert.ok(resumesInMs > 45 * minuteMs && resumesInMs < hourMs);
+  assert.ok(dutyCycle && dutyCycle.limitMs === 36_000 && dutyCycle.spentMs > 30_000);
+  await here.machine.run(8 * hourMs);
+  assert.equal(here.stored.size, 4);
+  assert.ok(here.fullestMs(hourMs) <= 36_000);
+});
+
+test("the day's fair use is used up: the state says until when; the newest record goes first then", async (t) => {
+  const here = world(t);
+  here.seal(600);
+  const uplink = here.start({ fairUseSPerDay: 40 });
+  await here.machine.run(2 * hourMs);
+  here.seal(138);
+  await here.machine.run(3 * hourMs);
+  const { condition, resumesInMs = 0, fairUse } = uplink.status();
+  assert.equal(condition, "fair-use");
+  assert.ok(resumesInMs > 19 * hourMs);
+  assert.ok(fairUse && fairUse.limitMs === 40_000 && fairUse.spentMs > 30_000);
+  here.seal(137);
+  await here.machine.run(26 * hourMs);
+  assert.ok(here.stored.has(3));
+});
+
+test("an allowance that one frame would exceed: the state says that it never goes", async (t) => {
+  const here = world(t);
+  here.seal(139);
+  const uplink = here.start({ fairUseSPerDay: 1 });
+  await here.machine.run(hourMs);
+  assert.equal(uplink.status().condition, "fair-use");
+  assert.match(uplink.status().detail ?? "", /longer than the whole allowance/);
+  assert.equal(here.frames.length, 0);
+});
+
+test("MAC commands fill the frame: an empty one takes them along, and then the record goes", async (t) => {
+  const here = world(t);
+  Object.assign(here, { dataRate: 5, room: 0 });
+  here.seal(139);
+  const uplink = here.start();
+  await here.machine.run(5_000);
+  assert.equal(uplink.status().condition, "no-room");
+  await here.machine.run(5 * minuteMs);
+  assert.deepEqual(
+    here.frames.map(({ bytes }) => bytes.length),
+    [0, 140],
+  );
+  assert.deepEqual([...here.released], [1]);
+});
+
+test("the wallet cannot be asked: the state says so, and it is asked again", async (t) => {
+  const here = world(t);
+  here.dataRate = 5;
+  here.sourceFailure = new Error("the wallet is away");
+  here.seal(139);
+  const uplink = here.start();
+  await here.machine.run(minuteMs);
+  assert.equal(uplink.status().condition, "no-records");
+  here.sourceFailure = undefined;
+  await here.machine.run(2 * minuteMs);
+  assert.deepEqual([...here.released], [1]);
+});
+
 test("the state file cannot be written: nothing is sent, and the state says why", async (t) => {
   const here = world(t);
   here.dataRate = 5;

@@ -34,6 +34,9 @@ export class LoraWorld {
   lossDown = 0;
   /** Nothing comes down at all. */
   isDeaf = false;
+  /** What the modem says of how much fits; undefined: nothing, as most do. */
+  room: number | undefined;
+  sourceFailure: Error | undefined;
   joined = true;
   /** What the next frames and joins meet, in turn; then all goes well. */
   readonly outcomes: SendOutcome[] = [];
@@ -121,6 +124,11 @@ export class LoraWorld {
     return fullest;
   }
 
+  get #view(): { joined: boolean; dataRate: number; bytesMax?: number } {
+    const { joined, dataRate, room } = this;
+    return { joined, dataRate, ...(room !== undefined && { bytesMax: room }) };
+  }
+
   get #isLostDown(): boolean {
     return this.isDeaf || this.random() < this.lossDown;
   }
@@ -128,6 +136,7 @@ export class LoraWorld {
   #source(process: VirtualProcess): LoraRecordSource {
     return {
       next: (excluded) => {
+        if (this.sourceFailure) return process.survive(Promise.reject(this.sourceFailure));
         const waiting = this.sealed.filter(
           ({ sequence }) => !this.released.has(sequence) && !excluded(epoch, sequence),
         );
@@ -180,7 +189,7 @@ export class LoraWorld {
         ),
       join: () => live(this.#join()),
       send: (port, bytes) => live(this.#send(port, bytes)),
-      state: () => live(this.machine.wait(5).then(() => ({ joined: this.joined, dataRate: this.dataRate }))),
+      state: () => live(this.machine.wait(5).then(() => this.#view)),
       onDownlink: (listener) => {
         this.#downlink = (downlink) => process.isAlive && listener(downlink);
       },
@@ -223,6 +232,7 @@ export class LoraWorld {
       return { kind: "too-long", emptyFrameSent: false };
     const frame = { port, bytes, ...(await this.#onAir(bytes.length, this.dataRate)) };
     this.frames.push(frame);
+    this.room = undefined;
     const fCnt = this.#fCnt++;
     if (this.random() >= this.lossUp) this.#nodeReceives(frame, fCnt);
     await this.machine.wait(2_000);
