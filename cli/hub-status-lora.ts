@@ -25,6 +25,7 @@ export function loraText(lora: LoraCarrierStatus): string {
     ["", `${lora.isJoined ? "joined" : "not joined"}${rateText(lora)}; ${downlinkText(lora)}`],
     ["", `${plural(lora.framesSent, "frame")} since the start, airtime ${airtimeText(lora)}`],
     ["", `rows every ${durationText(lora.slotS)}, batches of ${durationText(lora.batchS)}; ${waysText(lora)}`],
+    ["", "the network server can read what goes this way"],
   ];
   return lines.map(([name = "", text = ""]) => `  ${name.padEnd(11)}${text}\n`).join("");
 }
