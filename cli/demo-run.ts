@@ -3,7 +3,8 @@ import type { AgentEvent } from "../agent/event.ts";
 import { WalletClient } from "../agent/wallet-client.ts";
 import { Part } from "../platform/supervisor.ts";
 import { type Command, exit, parseCommand, usageError } from "./command.ts";
-import { cleanUpDemo, type DemoLora, type DemoWorld, setUpDemo } from "./demo-set-up.ts";
+import { parseRadio } from "./demo-radio-options.ts";
+import { cleanUpDemo, type DemoLora, type DemoRadio, type DemoWorld, setUpDemo } from "./demo-set-up.ts";
 import { type DemoSummary, DemoTally, type RadioFrame } from "./demo-tally.ts";
 import { DemoView, type PartView } from "./demo-view.ts";
 import { programCommand } from "./program-path.ts";
@@ -17,6 +18,7 @@ export const demoRun: Command = {
   summary: "run all of it here and watch a reading become a signed, acknowledged record",
   usage: `Usage: ecp-demo [--uplink mqtt|lora] [--for SECONDS] [--interval SECONDS] [--data DIR] [--restart-after SECONDS]
                 [--json]
+       ecp-demo --uplink lora [--family FAMILY] [--server chirpstack|tts] [--dr N] [--loss SHARE] [--fault FAULT]… …
        ecp-demo simulate …            a simulated meter alone (ecp-demo help simulate)
        ecp-demo simulate lora …       a simulated LoRaWAN alone (ecp-demo help simulate lora)
 
@@ -25,6 +27,8 @@ a process of its own; one that dies is started again after --restart-after (5 s)
 
 --uplink    mqtt (the default), or lora: a simulated modem on a pty, radio, gateway and network server; rows of 10 s, signed
             every 30 s; frames, airtime and budget are shown
+--family, --server, --dr, --loss, --fault   of that radio: ecp-demo help simulate lora. The family is lora-e5 unless given, since
+            it leaves the duty cycle to its host: one sees the agent keep it. At slow data rates its budget has to be waited for
 --for       end by itself: stop polling after so many seconds, then wait for the last receipts, up to
             ${lastReceiptsMs.mqtt / 1_000} s (MQTT) or ${lastReceiptsMs.lora / 1_000} s (LoRaWAN)
 --interval  seconds between readings (1)
@@ -40,6 +44,11 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
       args,
       {
         uplink: { type: "string", default: "mqtt" },
+        family: { type: "string" },
+        server: { type: "string" },
+        dr: { type: "string" },
+        loss: { type: "string" },
+        fault: { type: "string", multiple: true },
         for: { type: "string" },
         interval: { type: "string", default: "1" },
         data: { type: "string" },
@@ -55,7 +64,10 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
     const { uplink } = values;
     if (uplink !== "mqtt" && uplink !== "lora")
       throw usageError("ecp-demo", `--uplink ${uplink}: mqtt or lora was expected`);
-    if (uplink === "lora" && 10 % intervalS !== 0)
+    const radio = uplink === "lora" ? radioOf(values) : undefined;
+    const alone = (["family", "server", "dr", "loss", "fault"] as const).find((flag) => values[flag] !== undefined);
+    if (!radio && alone) throw usageError("ecp-demo", `--${alone} without --uplink lora`);
+    if (radio && 10 % intervalS !== 0)
       throw usageError("ecp-demo", `--interval ${values.interval}: with --uplink lora 1, 2, 5 or 10 was expected`);
     const restartAfterMs = seconds("restart-after", values["restart-after"], 0, 3_600) * 1_000;
     const interrupted = new AbortController();
@@ -63,7 +75,7 @@ wallet verified, missing = sealed - acknowledged. Exit status 0 only if somethin
     process.once("SIGTERM", () => interrupted.abort());
     let world: DemoWorld;
     try {
-      world = await setUpDemo(values.data, intervalS, uplink, interrupted.signal);
+      world = await setUpDemo(values.data, intervalS, radio, interrupted.signal);
     } catch (error) {
       if (!interrupted.signal.aborted) throw error;
       return conclude(new DemoTally().summary(), values.json);
@@ -226,12 +238,33 @@ class Demo {
   }
 }
 
-function radioArguments({ family, modemLink, serverPort, devEui }: DemoLora): string[] {
-  const server = ["--listen", `127.0.0.1:${serverPort}`, "--dev-eui", devEui, "--gateways", "2"];
-  return ["--link", modemLink, "--family", family, ...server, "--json"];
+/** What is wrong in the radio's own arguments is said at once, and not by a part that is started again and again. */
+function radioOf(values: {
+  readonly family?: string | undefined;
+  readonly server?: string | undefined;
+  readonly dr?: string | undefined;
+  readonly loss?: string | undefined;
+  readonly fault?: string[] | undefined;
+}): DemoRadio {
+  const { family = "lora-e5", server = "chirpstack", dr, loss, fault = [] } = values;
+  const given = [
+    ...["--family", family, "--server", server],
+    ...(dr === undefined ? [] : ["--dr", dr]),
+    ...(loss === undefined ? [] : ["--loss", loss]),
+    ...fault.flatMap((one) => ["--fault", one]),
+  ];
+  const radio = parseRadio("ecp-demo", given);
+  return { family: radio.family, server: radio.server, arguments: given };
 }
 
-function nodeArguments({ serverPort, applicationId }: DemoLora): string[] {
+function radioArguments(lora: DemoLora): string[] {
+  const server = ["--listen", `127.0.0.1:${lora.serverPort}`, "--dev-eui", lora.devEui];
+  // Two gateways show that copies are taken once; where frames are to be lost, a second would make up for it.
+  const gateways = lora.arguments.includes("--loss") ? "1" : "2";
+  return ["--link", lora.modemLink, ...lora.arguments, ...server, "--gateways", gateways, "--json"];
+}
+
+function nodeArguments({ server, serverPort, applicationId }: DemoLora): string[] {
   const broker = ["--lorawan-broker", `mqtt://127.0.0.1:${serverPort}`];
-  return ["--lorawan", "chirpstack", ...broker, "--lorawan-application", applicationId];
+  return ["--lorawan", server, ...broker, "--lorawan-application", applicationId];
 }

@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import type { ModemFamily } from "../drivers/lora/modem.ts";
 import { writeFileDurably } from "../platform/durable-file.ts";
-import { simulatedApplicationId, simulatedDevice } from "../simulator/simulated-identities.ts";
+import { simulatedApplications, simulatedDevice } from "../simulator/simulated-identities.ts";
 import { CommandError, exit } from "./command.ts";
 import { makeFolder } from "./output-file.ts";
 import { type ProgramName, programCommand } from "./program-path.ts";
@@ -33,8 +33,7 @@ export interface DemoWorld {
 }
 
 /** The simulated LoRaWAN of a demo. */
-export interface DemoLora {
-  readonly family: ModemFamily;
+export interface DemoLora extends DemoRadio {
   readonly modemLink: string;
   readonly devEui: string;
   readonly applicationId: string;
@@ -42,13 +41,18 @@ export interface DemoLora {
   readonly serverPort: number;
 }
 
-export type DemoUplink = "mqtt" | "lora";
+/** What the user chooses of it; the other arguments go to `ecp-demo simulate lora` as they are. */
+export interface DemoRadio {
+  readonly family: ModemFamily;
+  readonly server: "chirpstack" | "tts";
+  readonly arguments: readonly string[];
+}
 
 /** Makes the world, or completes one that a run before left in `data`. Where that fails or `signal` aborts it is cleaned up. */
 export async function setUpDemo(
   data: string | undefined,
   intervalS: number,
-  uplink: DemoUplink,
+  radio: DemoRadio | undefined,
   signal: AbortSignal,
 ): Promise<DemoWorld> {
   if (data !== undefined) makeFolder(data);
@@ -65,15 +69,14 @@ export async function setUpDemo(
     nodeFolder: join(folder, "node"),
     meterLink: join(folder, "meter.tty"),
     brokerPort: await freePort(),
-    ...(uplink === "lora" && {
+    ...(radio && {
       lora: {
-        // It says what it has room for, and leaves the duty cycle to its host: here one sees the agent keep it.
-        family: "lora-e5",
+        ...radio,
         modemLink: join(folder, "modem.tty"),
         devEui: simulatedDevice.devEui,
-        applicationId: simulatedApplicationId,
+        applicationId: simulatedApplications[radio.server],
         serverPort: await freePort(),
-      } as const,
+      },
     }),
   };
   try {
@@ -189,12 +192,13 @@ ${world.lora ? loraText(world.lora) : `  mqtt: { url: "mqtt://127.0.0.1:${world.
 }
 
 /** Far closer together than anybody would have it who waits for a meter's bill, so that there is something to watch. */
-function loraText({ family, modemLink }: DemoLora): string {
+function loraText({ family, server, modemLink }: DemoLora): string {
   return `  lora:
     modem: { path: ${JSON.stringify(modemLink)}, family: ${family} }
     region: EU868
     slot_s: 10
     batch_s: 30
+    rx1_delay_s: ${server === "tts" ? 5 : 1}
     state_folder: lora-state
 `;
 }

@@ -15,7 +15,7 @@ import { NetworkServer } from "./lora-network-server.ts";
 import { LoraRadio, type LossModel } from "./lora-radio.ts";
 import { chirpStackDialect } from "./lora-server-chirpstack.ts";
 import { thingsStackDialect } from "./lora-server-things-stack.ts";
-import { simulatedApplicationId, simulatedDevice } from "./simulated-identities.ts";
+import { simulatedApplications, simulatedDevice } from "./simulated-identities.ts";
 import type { SimulatorTiming } from "./simulator-timing.ts";
 
 export interface RadioDevice {
@@ -99,11 +99,10 @@ const defaultDutyCycles: Readonly<Record<ModemFamily, DutyCycleMode>> = {
   rn2483: "channel",
   "at-slave": "band",
 };
-const applicationIds = { chirpstack: simulatedApplicationId, tts: "meters@ttn" } as const;
 
 export function createRadioWorld(options: RadioWorldOptions): RadioWorld {
   const { timing, random, region = "EU868", server: kind = "chirpstack" } = options;
-  const { devices = [simulatedDevice], applicationId = applicationIds[kind] } = options;
+  const { devices = [simulatedDevice], applicationId = simulatedApplications[kind] } = options;
   const link = options.link ?? inProcessLink(timing);
   const wallMs = options.wallMs ?? ((timingMs: number) => timingMs);
   const listeners: ((topic: string, json: string) => void)[] = [];

@@ -6,5 +6,5 @@ export const simulatedDevice = {
   name: "hub",
 } as const;
 
-/** Of ChirpStack's dialect. */
-export const simulatedApplicationId = "7f0c2f3e-7a0b-4d58-9d4c-0c8a3f5a1b2d";
+/** ChirpStack's are UUIDs, The Things Stack's an application and its tenant. */
+export const simulatedApplications = { chirpstack: "7f0c2f3e-7a0b-4d58-9d4c-0c8a3f5a1b2d", tts: "meters@ttn" } as const;
