@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { ModemFamily } from "../../drivers/lora/modem.ts";
+import { radioPlan, regionNames, subBands } from "../../drivers/lora/region.ts";
 import type { SimulatedModem } from "../../simulator/lora-modem.ts";
 import {
   createRadioWorld,
@@ -386,3 +387,22 @@ test("the port in memory: a second opening takes the line over, a closed one ref
   assert.equal(ended, 1);
   await assert.rejects(second.write(Buffer.from("AT\r\n")), { code: "port-closed" });
 });
+
+for (const region of regionNames)
+  test(`${region}: each family joins, and gets a downlink in the first window and in the second`, async () => {
+    for (const family of families) {
+      if (family === "rn2483" && region === "AS923") continue; // it is made for EU868, and as RN2903 for US915 and AU915
+      const bench = new Bench(family, { region }, { dutyCycle: "off" });
+      bench.onUp = () => bench.down(20, "20");
+      await bench.join();
+      const answered = /20:20|20; RX: "20"|mac_rx 20 20|20:01:20/;
+      assert.match(await bench.send(100, "0102"), answered, `${family}, first window`);
+      bench.world.server.faults.downlinkLateMs = 900;
+      assert.match(await bench.send(100, "0102"), answered, `${family}, second window`);
+      const { frequency } = (bench.ups()[0] as { txInfo: { frequency: number } }).txInfo;
+      assert.ok(radioPlan(region).channels.some(({ frequencyHz }) => frequencyHz === frequency));
+      // US915 and AU915 have no duty cycle, so there is no sub-band to be outside of.
+      assert.equal(bench.airtime.outside, 0);
+      assert.equal(bench.airtime.subBands().length > 0, subBands(region).length > 0);
+    }
+  });
