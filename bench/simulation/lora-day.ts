@@ -28,7 +28,9 @@ const dayMs = 24 * hourMs;
 const region = "EU868";
 const segments = 64;
 const lossPercent = 10;
-const kills = 3;
+const nodeKills = 3;
+/** The first with a reboot, the second in the middle of a frame, the others where it hurts most: when the hour's airtime is spent. */
+const agentKills = 5;
 const lookMs = 1_000;
 /** From the broker's client to the node's intake; past 80 ms or so the answer misses the windows of the frame. */
 const brokerDelayMaxMs = 150;
@@ -173,20 +175,21 @@ class LoraDay {
       if (gateway) gateway.isOnline = true;
       world.note("gateway back");
     });
-    for (let i = 0; i < kills; i++) {
+    for (let i = 0; i < nodeKills; i++) {
       const fromMs = random.pick([random.integer(hourMs, awayFromMs), random.integer(awayToMs, dayMs - hourMs)]);
       this.#nodeKillsFromMs.push(fromMs);
     }
     this.#nodeKillsFromMs.sort((a, b) => a - b);
     this.#at(random.integer(hourMs, awayFromMs), () => this.#killAgent(true));
-    // The next one in the middle of a frame, and the last where it hurts most: when the hour's airtime is spent, or late in the day if
-    // it never is.
+    // Late in the day at any moment, where the airtime is never spent.
     let notBeforeMs = random.integer(hourMs, dayMs / 2);
     world.every(lookMs, () => {
       const condition = this.#hub.carrier?.status()?.condition;
-      if (this.#agentKills === 0 || this.#agentKills >= kills || world.nowMs < notBeforeMs) return;
-      const wanted = this.#agentKills === 1 ? "sending" : "duty-cycle";
-      if (condition !== wanted && (world.nowMs < dayMs - 3 * hourMs || !this.#isDay)) return;
+      if (this.#agentKills === 0 || this.#agentKills >= agentKills || world.nowMs < notBeforeMs) return;
+      // Once the gateway is back, hours of readings wait for airtime.
+      const isMoment =
+        this.#agentKills === 1 ? condition === "sending" : condition === "duty-cycle" && world.nowMs > awayToMs;
+      if (!isMoment && (world.nowMs < dayMs - hourMs || !this.#isDay)) return;
       notBeforeMs = world.nowMs + 2 * minuteMs;
       this.#killAgent(false);
     });
