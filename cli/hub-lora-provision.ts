@@ -19,10 +19,11 @@ const baudMax = 921_600;
 export const hubLoraProvision: Command = {
   summary: "write region and keys (OTAA) into a LoRaWAN modem",
   usage: `Usage: ecp lora provision --port PATH --region ${regionNames.join("|")} --join-eui HEX [--dev-eui HEX] --app-key-file FILE|-
-                          [--family ${modemFamilies.join("|")}] [--baud N] [--json]
+                          [--family ${modemFamilies.join("|")}] [--baud N] [--sub-band 1-8] [--json]
 
 Writes the region, the EUIs and the AppKey into the modem, reads the EUIs back, and resets it. Without --family the modem is asked what it
 is. Without --dev-eui it keeps the one that it came with. The same EUIs and key are registered at the network server (docs/lorawan.md).
+--sub-band      US915 and AU915: the eight channels that the gateways listen to (The Things Network: 2); without it all 64 are tried
 --app-key-file  a file with 32 hexadecimal digits that only its owner may read; - reads them from standard input. The key is
                 shown nowhere and kept nowhere but in the modem: delete the file when the server has the key as well.
 
@@ -37,6 +38,7 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
         port: { type: "string" },
         family: { type: "string" },
         baud: { type: "string" },
+        "sub-band": { type: "string" },
         region: { type: "string" },
         "join-eui": { type: "string" },
         "dev-eui": { type: "string" },
@@ -56,6 +58,7 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
     const devEui = values["dev-eui"] === undefined ? undefined : hex("dev-eui", values["dev-eui"], 16);
     const family = values.family === undefined ? undefined : given<ModemFamily>("family", values.family, modemFamilies);
     const baud = values.baud === undefined ? undefined : baudOf(values.baud);
+    const subBand = values["sub-band"] === undefined ? undefined : subBandOf(values["sub-band"], region);
     const appKey = appKeyOf(given("app-key-file", values["app-key-file"]));
     const at = await placeOf(path, family, baud);
     const modem = createLoraModem({
@@ -63,7 +66,10 @@ A port that the agent has open is busy: stop 'ecp run' first. Exit status 1 wher
       openTransport: () => openSerialPort({ path, baud: at.baud }),
     });
     try {
-      const written = await modem.provision({ joinEui, appKey, ...(devEui !== undefined && { devEui }) }, region);
+      const written = await modem.provision(
+        { joinEui, appKey, ...(devEui !== undefined && { devEui }), ...(subBand !== undefined && { subBand }) },
+        region,
+      );
       const { firmware } = modem;
       const result = { port: path, ...at, firmware, region, devEui: written.devEui, joinEui };
       process.stdout.write(values.json ? `${JSON.stringify(result)}\n` : text(result));
@@ -133,6 +139,12 @@ function baudOf(given: string): number {
   if (baud < baudMin || baud > baudMax)
     throw usageError(name, `--baud ${given}; an integer from ${baudMin} to ${baudMax} was expected`);
   return baud;
+}
+
+function subBandOf(given: string, region: RegionName): number {
+  if (region !== "US915" && region !== "AU915") throw usageError(name, `--sub-band with ${region}, which has none`);
+  if (/^[1-8]$/.test(given)) return Number(given);
+  throw usageError(name, `--sub-band ${given}; 1 to 8 was expected`);
 }
 
 interface Provisioned extends Place {

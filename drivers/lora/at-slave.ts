@@ -3,6 +3,7 @@
  * Projects/NUCLEO-WL55JC/Applications/LoRaWAN/LoRaWAN_AT_Slave/LoRaWAN/App (lora_at.c, lora_command.c). It says nothing when a frame is
  * through, and nothing of whether it is joined.
  */
+import { DriverError } from "../failure.ts";
 import { atCommand, atStatus, valueIn } from "./at-status.ts";
 import {
   accepted,
@@ -134,8 +135,13 @@ export class AtSlave implements Dialect {
     }
   }
 
-  *provision({ joinEui, devEui, appKey }: ModemKeys, region: RegionName): Dialogue<string> {
+  *provision({ joinEui, devEui, appKey, subBand }: ModemKeys, region: RegionName): Dialogue<string> {
     const where = this.#where;
+    if (subBand !== undefined)
+      throw new DriverError(
+        "invalid-argument",
+        `LoRaWAN modem at ${where}: expected no sub-band, got ${subBand}; AT_Slave has no command for channels, it tries all of them.`,
+      );
     yield* this.#settings();
     accepted(where, "AT+BAND", yield* atCommand(`AT+BAND=${bands[region]}`), `Is it a module for ${region}?`);
     if (devEui !== undefined) accepted(where, "AT+DEUI", yield* atCommand(`AT+DEUI=${withColons(devEui)}`));

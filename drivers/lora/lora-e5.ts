@@ -140,12 +140,12 @@ export class LoraE5 implements Dialect {
     }
   }
 
-  *provision({ joinEui, devEui, appKey }: ModemKeys, region: RegionName): Dialogue<string> {
+  *provision({ joinEui, devEui, appKey, subBand }: ModemKeys, region: RegionName): Dialogue<string> {
     const where = this.#where;
     this.forget();
     yield* this.#settings();
     accepted(where, `AT+DR=${region}`, yield* command(`AT+DR=${region}`, "DR"), `Is it a module for ${region}?`);
-    const some = channels[region];
+    const some = subBand === undefined ? channels[region] : `${8 * (subBand - 1)}-${8 * subBand - 1}`;
     if (some !== undefined) accepted(where, "AT+CH=NUM", yield* command(`AT+CH=NUM,${some}`, "CH"));
     if (devEui !== undefined) accepted(where, "AT+ID=DevEui", yield* command(`AT+ID=DevEui,"${devEui}"`, "ID"));
     accepted(where, "AT+ID=AppEui", yield* command(`AT+ID=AppEui,"${joinEui}"`, "ID"));

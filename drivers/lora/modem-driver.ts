@@ -76,7 +76,7 @@ export class SerialModem implements LoraModem {
 
   provision(keys: ModemKeys, region: RegionName): Promise<{ devEui: string }> {
     return this.#inTurn(async () => {
-      checkKeys(keys);
+      checkKeys(keys, region);
       await this.#openAndProbe();
       const devEui = await this.#run(this.#dialect.provision(keys, region));
       this.#joined = false;
@@ -272,10 +272,14 @@ function* silence(): Dialogue<void> {
 }
 
 /** @throws DriverError invalid-argument, without the key */
-function checkKeys({ joinEui, devEui, appKey }: ModemKeys): void {
+function checkKeys({ joinEui, devEui, appKey, subBand }: ModemKeys, region: RegionName): void {
+  const hasSubBands = region === "US915" || region === "AU915";
   const wrong =
     (!/^[0-9a-f]{16}$/i.test(joinEui) && "JoinEUI: 16 hexadecimal digits") ||
     (devEui !== undefined && !/^[0-9a-f]{16}$/i.test(devEui) && "DevEUI: 16 hexadecimal digits") ||
-    (!/^[0-9a-f]{32}$/i.test(appKey) && "AppKey: 32 hexadecimal digits");
+    (!/^[0-9a-f]{32}$/i.test(appKey) && "AppKey: 32 hexadecimal digits") ||
+    (subBand !== undefined &&
+      !(hasSubBands && subBand >= 1 && subBand <= 8) &&
+      "a sub-band from 1 to 8, in US915 or AU915");
   if (wrong) throw new DriverError("invalid-argument", `LoRaWAN keys: expected ${wrong}, got something else.`);
 }

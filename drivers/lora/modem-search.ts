@@ -105,7 +105,8 @@ function* signAfterAutobaud(): Dialogue<Sign | undefined> {
 }
 
 function signOf(line: string): Sign | undefined {
-  const rui3 = /^AT\+VER=(.+)$/i.exec(line)?.[1];
+  // The manual shows it without the command's name before it.
+  const rui3 = /^(?:AT\+VER=|(?=RUI_))(.+)$/i.exec(line)?.[1];
   if (rui3 !== undefined) return { family: "rui3", firmware: rui3.trim() };
   const slave = /^(?:APP|APPLICATION)_VERSION: *(V[\w.]+)$/.exec(line)?.[1];
   if (slave !== undefined) return { family: "at-slave", firmware: slave };

@@ -49,6 +49,8 @@ export interface ModemKeys {
   readonly devEui?: string;
   /** 32 hexadecimal digits. Never logged, never part of an error. */
   readonly appKey: string;
+  /** US915 and AU915: 1 to 8, the eight channels that the gateways listen to; absent: all of them. */
+  readonly subBand?: number;
 }
 
 export interface LoraModem {

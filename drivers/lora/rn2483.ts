@@ -133,7 +133,7 @@ export class Rn2483 implements Dialect {
     return fault(end);
   }
 
-  *provision({ joinEui, devEui, appKey }: ModemKeys, region: RegionName): Dialogue<string> {
+  *provision({ joinEui, devEui, appKey, subBand }: ModemKeys, region: RegionName): Dialogue<string> {
     const where = this.#where;
     const version = yield* this.probe();
     if (version === undefined) throw unanswered(where, "sys get ver");
@@ -149,6 +149,8 @@ export class Rn2483 implements Dialect {
     accepted(where, "mac set deveui", yield* command(`mac set deveui ${own}`));
     accepted(where, "mac set appeui", yield* command(`mac set appeui ${joinEui}`));
     accepted(where, "mac set appkey", yield* command(`mac set appkey ${appKey}`));
+    for (const channel of channelsOutside(subBand))
+      accepted(where, "mac set ch status", yield* command(`mac set ch status ${channel} off`));
     accepted(where, "mac save", yield* command("mac save", restartMs));
     yield* until(
       { write: "sys reset", waitMs: restartMs, expectsBanner: true },
@@ -190,6 +192,13 @@ export class Rn2483 implements Dialect {
     );
     return fault(`busy ${busyMax} times in a row; it was reset`);
   }
+}
+
+/** Of the 64 channels and the 8 wide ones behind them, those that a sub-band has not. */
+function channelsOutside(subBand: number | undefined): number[] {
+  if (subBand === undefined) return [];
+  const all = Array.from({ length: 72 }, (_, channel) => channel);
+  return all.filter((channel) => (channel < 64 ? Math.floor(channel / 8) : channel - 64) !== subBand - 1);
 }
 
 /** One command and its one line. `ok` with no lines, or the value that was asked for. */

@@ -68,7 +68,7 @@ export class Rui3 implements Dialect {
     let version: string | undefined;
     // The status of what was asked before may come first.
     yield* until({ write: "AT+VER=?", waitMs: replyMs, expectsBanner: true }, (line) => {
-      version ??= /^AT\+VER=(.+)$/i.exec(line)?.[1]?.trim();
+      version ??= /^(?:AT\+VER=|(?=RUI_))(.+)$/i.exec(line)?.[1]?.trim();
       return (line === "OK" && version !== undefined) || undefined;
     });
     return version;
@@ -129,11 +129,15 @@ export class Rui3 implements Dialect {
     }
   }
 
-  *provision({ joinEui, devEui, appKey }: ModemKeys, region: RegionName): Dialogue<string> {
+  *provision({ joinEui, devEui, appKey, subBand }: ModemKeys, region: RegionName): Dialogue<string> {
     const where = this.#where;
     yield* this.#lorawanMode();
     yield* this.#settings();
     accepted(where, "AT+BAND", yield* atCommand(`AT+BAND=${bands[region]}`), `Is it a module for ${region}?`);
+    if (subBand !== undefined) {
+      const mask = (1 << (subBand - 1)).toString(16).padStart(4, "0");
+      accepted(where, "AT+MASK", yield* atCommand(`AT+MASK=${mask}`));
+    }
     if (devEui !== undefined) accepted(where, "AT+DEVEUI", yield* atCommand(`AT+DEVEUI=${devEui}`));
     accepted(where, "AT+APPEUI", yield* atCommand(`AT+APPEUI=${joinEui}`));
     accepted(where, "AT+APPKEY", yield* atCommand(`AT+APPKEY=${appKey}`));

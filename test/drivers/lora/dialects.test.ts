@@ -37,7 +37,7 @@ function ask(dialect: Dialect, run: string): Dialogue<unknown> {
     case "send":
       return dialect.send({ port: Number(first), hex, guardMs, windowsMs: 5_000 });
     case "provision":
-      return dialect.provision(keys, first as RegionName);
+      return dialect.provision(hex === "" ? keys : { ...keys, subBand: Number(hex) }, first as RegionName);
     default:
       throw new Error(run);
   }

@@ -144,6 +144,17 @@ test("a modem of another family, and keys that are none, are refused in words wi
   });
 });
 
+test("a sub-band is refused where the region has none", async () => {
+  const { port, modem } = rigOf(healthyRui3);
+  for (const [region, subBand] of [
+    ["EU868", 2],
+    ["US915", 9],
+    ["AU915", 0],
+  ] as const)
+    await assert.rejects(port.wait(modem.provision({ ...keys, subBand }, region)), { code: "invalid-argument" });
+  assert.deepEqual(port.commands, []);
+});
+
 test("a port that chatters without end ends a dialogue in its time, in bounded memory", async () => {
   const { port, modem } = rigOf(healthyRui3);
   await port.wait(modem.begin());
