@@ -11,7 +11,8 @@ export const nodeAlarms: Command = {
   usage: `Usage: ecp-node alarms --data DIR [--json]
 
 Asks the node that runs on this data folder. docs/operating.md says for each kind what it means and what to do.
---json   one JSON object: problems, alarms, devices, quarantined, counts
+With --lorawan the node says too whether it takes the frames, and what has come.
+--json   one JSON object: problems, alarms, devices, quarantined, counts, lorawan
 
 Exit status 0: no alarm stands; 1: one does; 69: no node runs on this folder.`,
 
@@ -30,9 +31,19 @@ Exit status 0: no alarm stands; 1: one does; 69: no node runs on this folder.`,
     if (values.json) process.stdout.write(`${JSON.stringify(status)}\n`);
     else if (alarms.length === 0) process.stdout.write(`No alarm; ${status.devices} devices are watched.\n`);
     else process.stdout.write(asTable(status));
+    if (!values.json && status.lorawan) process.stdout.write(`LoRaWAN: ${lorawanWords(status.lorawan)}\n`);
     return alarms.length === 0 ? exit.ok : exit.failed;
   },
 };
+
+function lorawanWords({ state, counts }: NonNullable<NodeStatus["lorawan"]>): string {
+  if (counts === undefined) return "another node has the lease; this one stands by";
+  const { frames, refused, sessions, packets, receipts } = counts;
+  const refusals = Object.values(refused).reduce((sum, count) => sum + count, 0);
+  const connection = state === "connected" ? "connected" : "NO CONNECTION to the network server's broker";
+  const came = `${frames.record} records in one frame, ${frames.fragment} fragments, ${packets} packets of them, ${refusals} frames not taken`;
+  return `${connection}; ${came}; ${sessions} sessions; ${receipts} receipts queued`;
+}
 
 function asTable({ alarms }: NodeStatus): string {
   const rows = alarms.map(({ kind, subject, sinceMs, detail }) => [kind, localTime(sinceMs), subject, detail]);

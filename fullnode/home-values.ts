@@ -110,11 +110,13 @@ export class NodeHome {
 
   #show(name: string, meters: readonly { readonly index: number; readonly name: string }[], bytes: Uint8Array): void {
     const content = decodeRecordPayload(decodeCose(bytes).payload);
-    if (content.kind !== "reading" || content.clockState === clockStates.relative || content.plan !== 0) return;
+    // The thinner rows of a LoRaWAN batch, too: where the full ones have come they are no newer, and show nothing.
+    if (content.kind !== "reading" || content.clockState === clockStates.relative) return;
     const row = content.rows.findLast(({ status }) => status === statuses.good);
     if (row === undefined) return;
     const key = `${name}/${content.meter}`;
-    const expireAfterS = Math.max(expireMinS, expireSlots * content.slotS);
+    const batchS = (content.rows.at(-1)?.timeS ?? 0) - (content.rows[0]?.timeS ?? 0);
+    const expireAfterS = Math.max(expireMinS, expireSlots * Math.max(content.slotS, batchS));
     const named = meters.find(({ index }) => index === content.meter)?.name ?? `meter ${content.meter}`;
     const described = this.#described.get(key) ?? {
       meter: { source: "node", device: name, meter: content.meter, name: named, expireAfterS },

@@ -76,10 +76,11 @@ export async function startObservation(parts: ObservationParts): Promise<Observa
     queueShare: () => path.counts.queued / queuedRecordsMax,
     onChanges: (changes) => logAlarms(log, changes),
   });
-  const server = metrics && (await serve(metrics, parts, watch));
+  const problems = () => [...watch.problems, ...lorawanProblems(parts)];
+  const server = metrics && (await serve(metrics, parts, watch, problems));
   const status = (): NodeStatus => ({
     node: store.nodeName,
-    problems: watch.problems,
+    problems: problems(),
     alarms: watch.raised,
     devices: watch.devices.length,
     quarantined: watch.quarantined,
@@ -123,10 +124,16 @@ function lorawanOf({ lorawanStatus }: Pick<ObservationParts, "lorawanStatus">): 
   return status ? { lorawan: status } : {};
 }
 
+/** A node that stands by has none: another one takes the frames. */
+function lorawanProblems({ lorawanStatus }: Pick<ObservationParts, "lorawanStatus">): string[] {
+  return lorawanStatus?.()?.state === "connecting" ? ["no connection to the LoRaWAN network server's broker"] : [];
+}
+
 async function serve(
   { host, port, devices }: NonNullable<ObservationOptions["metrics"]>,
   { path, lorawanStatus }: Pick<ObservationParts, "path" | "lorawanStatus">,
   watch: NodeWatch,
+  problems: () => readonly string[],
 ): Promise<MetricsServer> {
   // Loaded where it is asked for: it takes memory.
   const { NodeMetrics } = await import("./metrics.ts");
@@ -142,7 +149,7 @@ async function serve(
       port,
       contentType: node.contentType,
       metrics: () => node.text(),
-      problems: () => watch.problems,
+      problems,
     });
   } catch (error) {
     throw addressError(error, host, port, "metrics");
