@@ -3,7 +3,14 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import type { AgentStatus } from "../../agent/agent-status.ts";
-import { AgentWatch, agentAlarmRules, agentLookEveryMs, growthWindowMs, withheldAfterMs } from "../../agent/alarms.ts";
+import {
+  AgentWatch,
+  agentAlarmRules,
+  agentLookEveryMs,
+  growthWindowMs,
+  loraSilentAfterMs,
+  withheldAfterMs,
+} from "../../agent/alarms.ts";
 import type { WalletHello } from "../../protocol/wallet-hello.ts";
 import { randomOfRun } from "../protocol/seeded-random.ts";
 
@@ -151,6 +158,41 @@ test("a ring above 80 %, a clock, a meter, a wallet: each is told after its time
   hub.pass(6 * minuteMs, () => ({ wallet: "disconnected" }));
   assert.deepEqual(hub.kinds, ["wallet-away"]);
   assert.deepEqual(hub.watch.counts["wallet-away"], 1);
+});
+
+test("LoRaWAN: a modem that is away, no join, spent airtime, silence: each is told after its time and taken back", () => {
+  const lora = {
+    ...{ condition: "idle", isJoined: true, awaitingReceipt: 0, sinceStartMs: 0, sinceDownlinkMs: 0 },
+    dutyCycle: { windowMs: 3_600_000, limitMs: 36_000, spentMs: 1_000 },
+    fairUse: { windowMs: 86_400_000, limitMs: 30_000, spentMs: 1_000 },
+  } as NonNullable<AgentStatus["lora"]>;
+  const hub = new Hub();
+  const passWith = (ms: number, more: Partial<NonNullable<AgentStatus["lora"]>>) =>
+    hub.pass(ms, () => ({ lora: { ...lora, ...more } }));
+  passWith(120 * minuteMs, {});
+  assert.deepEqual(hub.kinds, []);
+  passWith(9 * minuteMs, { condition: "modem-away", isJoined: false });
+  assert.deepEqual(hub.kinds, []);
+  passWith(2 * minuteMs, { condition: "modem-away", isJoined: false });
+  assert.deepEqual(hub.kinds, ["lora-stopped"]);
+  passWith(59 * minuteMs, { condition: "not-joined", isJoined: false });
+  assert.deepEqual(hub.kinds, [], "another trouble, whose time has not come");
+  passWith(2 * minuteMs, { condition: "not-joined", isJoined: false });
+  assert.deepEqual(hub.kinds, ["lora-not-joined"]);
+  const spent = { ...lora.fairUse, spentMs: 29_900 } as NonNullable<typeof lora.fairUse>;
+  passWith(61 * minuteMs, { fairUse: spent, condition: "fair-use" });
+  assert.deepEqual(hub.kinds, ["lora-budget-spent"]);
+  assert.equal(hub.watch.raised[0]?.subject, "lora-network");
+  passWith(minuteMs, { fairUse: { ...spent, spentMs: 25_000 } });
+  assert.deepEqual(hub.kinds, ["lora-budget-spent"], "as good as spent");
+  passWith(minuteMs, { fairUse: { ...spent, spentMs: 20_000 } });
+  assert.deepEqual(hub.kinds, []);
+  passWith(minuteMs, { awaitingReceipt: 3, sinceDownlinkMs: loraSilentAfterMs - 1 });
+  assert.deepEqual(hub.kinds, []);
+  passWith(minuteMs, { awaitingReceipt: 3, sinceDownlinkMs: loraSilentAfterMs });
+  assert.deepEqual(hub.kinds, ["lora-silent"]);
+  passWith(minuteMs, { awaitingReceipt: 0, sinceDownlinkMs: loraSilentAfterMs });
+  assert.deepEqual(hub.kinds, [], "nothing waits for an answer");
 });
 
 test("each kind of alarm has its runbook", () => {
