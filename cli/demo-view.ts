@@ -17,7 +17,7 @@ const logLinesMax = 4;
 const wideColumns = 77;
 const titles: Readonly<Record<string, string>> = {
   simulator: "meter (simulated)",
-  radio: "LoRaWAN (simulated)",
+  radio: "radio (simulated)",
   node: "full node, broker",
   wallet: "wallet",
   agent: "agent",
@@ -110,7 +110,7 @@ export class DemoView {
       "",
       waiting > 5 ? yellow(records) : records,
       cut(`  ${receipt}`, width),
-      ...(this.#tally.lora ? ["", ...loraLines(this.#tally.lora, width)] : []),
+      ...(this.#parts().some(({ name }) => name === "radio") ? ["", ...loraLines(this.#tally.lora, width)] : []),
       ...(this.#log.length > 0 ? ["", ...this.#log.map((line) => dim(cut(`  ${line}`, width)))] : []),
     ];
   }
@@ -145,12 +145,15 @@ export class DemoView {
 }
 
 /** By the radio's own meter, not by what the agent believes. */
-function loraLines({ condition, detail, frames, airtimeMs, lost, last }: LoraView, width: number): string[] {
+function loraLines(lora: LoraView | undefined, width: number): string[] {
+  const { condition = "", detail = "", frames = 0, airtimeMs = 0, lost = 0, last } = lora ?? {};
   const air = `  frames ${`${frames}`.padEnd(5)}  lost ${`${lost}`.padEnd(4)}  airtime ${(airtimeMs / 1_000).toFixed(2)} s`;
   const hour = last ? `, in the last hour ${(last.hourMs / 1_000).toFixed(2)} s` : "";
   const share = last?.worstHourShare ?? undefined;
   const budget =
-    share === undefined ? "" : `  budget: ${(100 * share).toFixed(1)} % of the hour of the sub-band that has most`;
+    share === undefined
+      ? ""
+      : `  budget: ${(100 * share).toFixed(1)} % of what an hour allows, in the fullest sub-band`;
   const frame = last ? `; last frame ${last.phyBytes} bytes at SF${last.spreadingFactor}, ${last.airtimeMs} ms` : "";
   const state = printable(`  LoRaWAN ${condition || "starting"}${detail ? `: ${detail}` : ""}${frame}`);
   const isOver = share !== undefined && share > 1;

@@ -35,7 +35,10 @@ for (const width of [40, 59, 60, 76, 77, 79, 119, 250])
   });
 
 test("over LoRaWAN: frames, airtime, budget and the uplink's state, within the width; in the last line too", () => {
-  const { view: shown, tally } = view("G");
+  const { tally } = view("G");
+  const radio = { name: "radio", address: "/tmp/modem.tty", pid: 7, starts: 1 };
+  const shown = new DemoView(tally, () => [...parts, radio]);
+  const linesBefore = shown.lines(77).length;
   const frame = {
     spreadingFactor: 7,
     phyBytes: 145,
@@ -51,6 +54,7 @@ test("over LoRaWAN: frames, airtime, budget and the uplink's state, within the w
   for (const wanted of ["frames 2", "lost 1", "airtime 0.47 s", "2.6 % of", "duty-cycle: until 10:15"])
     assert.ok(text.includes(wanted), `${wanted} in\n${text}`);
   for (const width of [40, 77]) for (const line of shown.lines(width)) assert.ok([...line].length <= width, line);
+  assert.equal(shown.lines(77).length, linesBefore, "nothing jumps");
   assert.equal(text.includes("\x1b"), false);
   assert.match(
     DemoView.ending(tally.summary()),
