@@ -154,9 +154,13 @@ export class AtSlave implements Dialect {
     if (written === undefined || (devEui !== undefined && written !== devEui)) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);
     accepted(where, "AT+CS", yield* atCommand("AT+CS"));
+    return written;
+  }
+
+  *restart(): Dialogue<void> {
     yield* until({ write: "ATZ", waitMs: restartMs, expectsBanner: true }, (line) => banner.test(line) || undefined);
-    for (let tries = 0; tries < 3; tries++) if ((yield* this.probe()) !== undefined) return written;
-    throw unanswered(where, "ATZ");
+    for (let tries = 0; tries < 3; tries++) if ((yield* this.probe()) !== undefined) return;
+    throw unanswered(this.#where, "ATZ");
   }
 
   #take(rssi?: string, snr?: string): LoraDownlink | undefined {

@@ -67,8 +67,10 @@ export interface Dialect {
   state(): Dialogue<ModemState>;
   join(guardMs: number): Dialogue<JoinOutcome>;
   send(uplink: Uplink): Dialogue<SendOutcome>;
-  /** Ends with a reset, so that the next join uses what was written. Gives the DevEUI. @throws DriverError */
+  /** Writes, stores and reads back; gives the DevEUI. The next join uses it after a restart. @throws DriverError */
   provision(keys: ModemKeys, region: RegionName): Dialogue<string>;
+  /** Resets the modem and waits until it answers. @throws DriverError */
+  restart(): Dialogue<void>;
 }
 
 /** Listens until `pick` makes something of a line; undefined when the time is over. */

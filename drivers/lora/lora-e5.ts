@@ -154,8 +154,17 @@ export class LoraE5 implements Dialect {
     const joinWritten = yield* this.#readEui("AppEui");
     if (written === undefined || (devEui !== undefined && written !== devEui)) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);
-    yield* this.#restart();
     return written;
+  }
+
+  *restart(): Dialogue<void> {
+    this.forget();
+    yield* until(
+      { write: "AT+RESET", waitMs: replyMs, expectsBanner: true },
+      (line) => /^\+RESET:/.test(line) || undefined,
+    );
+    for (let waitedMs = 0; waitedMs < restartMs; waitedMs += replyMs) if ((yield* this.probe()) !== undefined) return;
+    throw unanswered(this.#where, "AT+RESET");
   }
 
   #take(rssi?: string, snr?: string): LoraDownlink | undefined {
@@ -214,20 +223,10 @@ export class LoraE5 implements Dialect {
         if (echo !== appKey.toLowerCase()) throw unequal(this.#where, "AppKey", "another value");
         return;
       }
-      yield* this.#restart();
+      yield* this.restart();
     }
     const todo = "The key was not stored; reset the module to its factory settings (AT+FDEFAULT) and try again.";
     accepted(this.#where, "AT+KEY=APPKEY", { kind: "silent" }, todo);
-  }
-
-  *#restart(): Dialogue<void> {
-    this.forget();
-    yield* until(
-      { write: "AT+RESET", waitMs: replyMs, expectsBanner: true },
-      (line) => /^\+RESET:/.test(line) || undefined,
-    );
-    for (let waitedMs = 0; waitedMs < restartMs; waitedMs += replyMs) if ((yield* this.probe()) !== undefined) return;
-    throw unanswered(this.#where, "AT+RESET");
   }
 }
 

@@ -80,6 +80,12 @@ export class SerialModem implements LoraModem {
       await this.#openAndProbe();
       const devEui = await this.#run(this.#dialect.provision(keys, region));
       this.#joined = false;
+      try {
+        await this.#run(this.#dialect.restart());
+      } catch (error) {
+        // A module with a USB port of its own is gone from the bus for the time of its reset; all was written and read back before.
+        if (!(error instanceof DriverError) || error.code !== "port-lost") throw error;
+      }
       return { devEui };
     });
   }

@@ -152,15 +152,20 @@ export class Rn2483 implements Dialect {
     for (const channel of channelsOutside(subBand))
       accepted(where, "mac set ch status", yield* command(`mac set ch status ${channel} off`));
     accepted(where, "mac save", yield* command("mac save", restartMs));
-    yield* until(
-      { write: "sys reset", waitMs: restartMs, expectsBanner: true },
-      (line) => banner.test(line) || undefined,
-    );
+    yield* this.restart();
     const written = yield* this.devEui();
     const joinWritten = euiOf(textOf(yield* command("mac get appeui")));
     if (written !== own) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);
     return own;
+  }
+
+  *restart(): Dialogue<void> {
+    this.forget();
+    yield* until(
+      { write: "sys reset", waitMs: restartMs, expectsBanner: true },
+      (line) => banner.test(line) || undefined,
+    );
   }
 
   /** Sends a command until the modem is not paused, not silenced, and has understood it; what it says in the end. */
@@ -185,11 +190,7 @@ export class Rn2483 implements Dialect {
     if (reply === "invalid_data_len") return { kind: "too-long", emptyFrameSent: false };
     if (reply !== "busy") return fault(reply);
     if (++this.#busy < busyMax) return { kind: "busy", retryInMs: busyRetryMs };
-    this.#busy = 0;
-    yield* until(
-      { write: "sys reset", waitMs: restartMs, expectsBanner: true },
-      (line) => banner.test(line) || undefined,
-    );
+    yield* this.restart();
     return fault(`busy ${busyMax} times in a row; it was reset`);
   }
 }

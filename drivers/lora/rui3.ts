@@ -145,8 +145,11 @@ export class Rui3 implements Dialect {
     const joinWritten = euiOf(valueIn(yield* atCommand("AT+APPEUI=?")));
     if (written === undefined || (devEui !== undefined && written !== devEui)) throw unequal(where, "DevEUI", written);
     if (joinWritten !== joinEui) throw unequal(where, "JoinEUI", joinWritten);
-    yield* this.#restart("ATZ");
     return written;
+  }
+
+  restart(): Dialogue<void> {
+    return this.#restart("ATZ");
   }
 
   *#settings(): Dialogue<void> {

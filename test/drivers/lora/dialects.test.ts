@@ -37,10 +37,16 @@ function ask(dialect: Dialect, run: string): Dialogue<unknown> {
     case "send":
       return dialect.send({ port: Number(first), hex, guardMs, windowsMs: 5_000 });
     case "provision":
-      return dialect.provision(hex === "" ? keys : { ...keys, subBand: Number(hex) }, first as RegionName);
+      return provisionAndRestart(dialect, first as RegionName, hex === "" ? undefined : Number(hex));
     default:
       throw new Error(run);
   }
+}
+
+function* provisionAndRestart(dialect: Dialect, region: RegionName, subBand: number | undefined): Dialogue<string> {
+  const devEui = yield* dialect.provision({ ...keys, ...(subBand !== undefined && { subBand }) }, region);
+  yield* dialect.restart();
+  return devEui;
 }
 
 /** Plays the modem's part; the outcome of the last question. */

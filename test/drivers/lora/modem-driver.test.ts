@@ -144,6 +144,18 @@ test("a modem of another family, and keys that are none, are refused in words wi
   });
 });
 
+test("a module that takes its USB port away for its reset has been provisioned all the same", async () => {
+  const { port, modem } = rigOf(healthyRui3);
+  port.script = (command) => {
+    if (command === "ATZ") port.timing.after(10, () => port.pull());
+    if (/^AT\+(?:BAND|DEVEUI|APPEUI|APPKEY)=[^?]/.test(command)) return ["OK"];
+    if (command === "AT+APPEUI=?") return ["AT+APPEUI=70B3D57ED0000001", "OK"];
+    return healthyRui3(command);
+  };
+  const { joinEui, appKey } = keys;
+  assert.deepEqual(await port.wait(modem.provision({ joinEui, appKey }, "EU868")), { devEui: "ac1f09fffe000001" });
+});
+
 test("a sub-band is refused where the region has none", async () => {
   const { port, modem } = rigOf(healthyRui3);
   for (const [region, subBand] of [
