@@ -10,40 +10,54 @@ import {
   loraDigestBytes,
   loraReceiptTypes,
 } from "../protocol/lora-receipt.ts";
-import type { Receipt } from "../protocol/receipt.ts";
+import type { Receipt, ReceiptRange } from "../protocol/receipt.ts";
 import { decodeRecord } from "../protocol/record.ts";
 import { certificateIn } from "../protocol/rotation.ts";
 import { type NodeKeys, sha256 } from "./node-keys.ts";
 import type { KnownDevice } from "./registry.ts";
 import type { EpochKey, Store, StoredDevice } from "./store.ts";
 
+/** A record that came just now, and what became of it. */
+export interface CameNow {
+  readonly sequence: number;
+  /** Without it a range is told of by its last record, from which the one that came may be too far away. */
+  readonly digest?: Uint8Array;
+  /** It contradicts the chain, and is kept as evidence. */
+  readonly isEvidence?: boolean;
+}
+
 /**
- * The short form of a signed receipt's content, as an answer to a record that came just now. Where that record is among the 32
- * behind `through`, or before them, it is of type 1; else of type 2, around the range that the record is in. `digest` is that of the
- * record itself: without it a range is told of by its last record, from which the one that came may be too far away.
+ * The short form of a signed receipt's content, as an answer to a record. Where that is among the 32 behind `through`, or before
+ * them, it is of type 1; farther behind, of type 2, around the range that the record is in; and of type 3 where it is evidence.
  */
 export function loraReceiptOf(
-  receipt: Pick<Receipt, "epoch" | "through" | "digest" | "ranges" | "timeS">,
-  sequence: number,
-  digest?: Uint8Array,
+  receipt: Pick<Receipt, "epoch" | "through" | "digest" | "ranges" | "kept" | "timeS">,
+  { sequence, digest, isEvidence }: CameNow,
 ): LoraReceipt {
-  const { epoch, through, ranges, timeS } = receipt;
-  const isStored = (one: number): boolean =>
-    (one > 0 && one <= through) || ranges.some(({ first, last }) => one >= first && one <= last);
-  const bitmapOf = (sequenceOf: (bit: number) => number): number => {
+  const { epoch, through, ranges, kept = [], timeS } = receipt;
+  const isIn = (one: number, runs: readonly Pick<ReceiptRange, "first" | "last">[]): boolean =>
+    runs.some(({ first, last }) => one >= first && one <= last);
+  const isStored = (one: number): boolean => (one > 0 && one <= through) || isIn(one, ranges);
+  const bitmapOf = (sequenceOf: (bit: number) => number, isNamed = isStored): number => {
     let bitmap = 0;
-    for (let i = 0; i < loraBitmapBits; i++) bitmap = ((bitmap << 1) | (isStored(sequenceOf(i)) ? 1 : 0)) >>> 0;
+    for (let i = 0; i < loraBitmapBits; i++) bitmap = ((bitmap << 1) | (isNamed(sequenceOf(i)) ? 1 : 0)) >>> 0;
     return bitmap;
   };
-  const range = ranges.find(({ first, last }) => sequence >= first && sequence <= last);
+  const named = (type: LoraReceipt["type"], at: number, of: Uint8Array, isNamed = isStored): LoraReceipt => ({
+    ...{ type, epoch, sequence: at, timeS },
+    bitmap: bitmapOf((i) => at - 1 - i, isNamed),
+    digest: of.slice(0, loraDigestBytes),
+  });
+  if (isEvidence && digest) {
+    // Of another chain than the ranges speak of: only its own run counts.
+    const run = kept.filter((one) => isIn(sequence, [one]));
+    return named(loraReceiptTypes.evidence, sequence, digest, (one) => isIn(one, run));
+  }
+  const range = ranges.find((one) => isIn(sequence, [one]));
   if (range && sequence > through + loraBitmapBits) {
     const isNear = digest === undefined || range.last - sequence <= loraBitmapBits;
     const [at, of] = isNear ? [range.last, range.digest] : [sequence, digest];
-    return {
-      ...{ type: loraReceiptTypes.storedBehindGap, epoch, sequence: at, timeS },
-      bitmap: bitmapOf((i) => at - 1 - i),
-      digest: of.slice(0, loraDigestBytes),
-    };
+    return named(loraReceiptTypes.storedBehindGap, at, of);
   }
   return {
     ...{ type: loraReceiptTypes.stored, epoch, sequence: through, timeS },
@@ -65,19 +79,14 @@ export class LoraReceipts {
   }
 
   /**
-   * 41 bytes for a device, as an answer to the record `sequence` (of this digest) that came just now. Undefined where no secret can
-   * be agreed on with the device: the signed receipt must then reach it another way.
+   * 41 bytes for a device, as an answer to a record that came just now. Undefined where no secret can be agreed on with the device:
+   * the signed receipt must then reach it another way.
    */
-  async receipt(
-    device: KnownDevice,
-    receipt: Receipt,
-    sequence: number,
-    digest?: Uint8Array,
-  ): Promise<Uint8Array | undefined> {
+  async receipt(device: KnownDevice, receipt: Receipt, came: CameNow): Promise<Uint8Array | undefined> {
     const mac = this.#macs.get(device) ?? (await this.#agreed(device));
     if (mac === undefined) return undefined;
     this.#macs.set(device, mac);
-    return encodeLoraReceipt(loraReceiptOf(receipt, sequence, digest), mac);
+    return encodeLoraReceipt(loraReceiptOf(receipt, came), mac);
   }
 
   async #agreed(device: KnownDevice): Promise<LoraMac | undefined> {

@@ -318,11 +318,14 @@ export class LorawanIntake {
     void given.finally(() => this.#making.delete(given));
   }
 
-  async #makeReceipt({ name }: Modem, { receipt, place }: RecordAnswer): Promise<Uint8Array | undefined> {
+  async #makeReceipt({ name }: Modem, { outcome, receipt, place }: RecordAnswer): Promise<Uint8Array | undefined> {
     const device = await this.#parts.registry.device(name);
     if (device === undefined || receipt === undefined || place === undefined) return undefined;
     const { content } = decodeReceipt(receipt);
-    return await this.#receipts.receipt(device, content, place.sequence, place.digest);
+    return await this.#receipts.receipt(device, content, {
+      ...{ sequence: place.sequence, digest: place.digest },
+      isEvidence: outcome === "fork" || outcome === "epoch-ended",
+    });
   }
 
   #queueReceipt(route: LorawanRoute, bytes: Uint8Array): void {

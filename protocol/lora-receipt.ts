@@ -15,16 +15,19 @@ export const loraDigestBytes = 8;
 export const loraMacBytes = 16;
 const signedBytes = loraReceiptBytes - loraMacBytes;
 
-/** `stored`: all up to a sequence, and what the bitmap has of the next ones. `stored-behind-gap`: a sequence, and what it has before it. */
-export const loraReceiptTypes = { stored: 1, storedBehindGap: 2 } as const;
+/**
+ * `stored`: all up to a sequence, and what the bitmap has of the next ones. `storedBehindGap`: a sequence, and what it has before it.
+ * `evidence`: a sequence whose record contradicts the chain that the node has, and is kept, and what the bitmap has right before it.
+ */
+export const loraReceiptTypes = { stored: 1, storedBehindGap: 2, evidence: 3 } as const;
 export type LoraReceiptType = (typeof loraReceiptTypes)[keyof typeof loraReceiptTypes];
 
 export interface LoraReceipt {
   readonly type: LoraReceiptType;
   readonly epoch: number;
-  /** Type 1: all up to here are stored, 0: none. Type 2: this one is stored. */
+  /** Type 1: all up to here are stored, 0: none. Types 2 and 3: this one is. */
   readonly sequence: number;
-  /** Bit i, from the highest on: type 1, sequence + 1 + i is stored; type 2, sequence − 1 − i is. */
+  /** Bit i, from the highest on: type 1, sequence + 1 + i is stored; types 2 and 3, sequence − 1 − i is. */
   readonly bitmap: number;
   /** First 8 bytes of the digest of the record `sequence`; zeros where that is 0. */
   readonly digest: Uint8Array;
@@ -86,7 +89,7 @@ export function decodeLoraReceipt(bytes: Uint8Array): DecodedLoraReceipt {
 }
 
 function check({ type, epoch, sequence, bitmap, digest, timeS }: LoraReceipt): void {
-  if (type !== loraReceiptTypes.stored && type !== loraReceiptTypes.storedBehindGap)
+  if (!Object.values(loraReceiptTypes).includes(type))
     throw new Refusal("unsupported-version", `a receipt of type ${type}`);
   for (const [name, value] of Object.entries({ epoch, sequence, bitmap, timeS }))
     if (!Number.isInteger(value) || value < 0 || value > uint32Max) throw new Refusal("bad-field", name);
@@ -98,7 +101,7 @@ function check({ type, epoch, sequence, bitmap, digest, timeS }: LoraReceipt): v
   if (lowest < 0 || highest > uint32Max) throw new Refusal("bad-field", "the bitmap names what no sequence can be");
 }
 
-/** The lowest and highest sequence that the bitmap could name wrongly: type 2 must not reach 0, type 1 not beyond 32 bits. */
+/** The lowest and highest sequence that the bitmap could name wrongly: types 2 and 3 must not reach 0, type 1 not beyond 32 bits. */
 function namedEnds({ type, sequence, bitmap }: Pick<LoraReceipt, "type" | "sequence" | "bitmap">): [number, number] {
   if (bitmap === 0) return [sequence, sequence];
   const lastBit = loraBitmapBits - 1 - Math.log2(lowestBit(bitmap));

@@ -57,6 +57,8 @@ interface VerifiedReceipt extends Pick<Receipt, "epoch" | "through" | "digest" |
   readonly stored: readonly StoredRun[];
   /** The highest sequence that is named without a digest. */
   readonly highest?: number;
+  /** The node's chain has other records than those that it says it keeps. */
+  readonly contradicted?: true;
 }
 
 /** Places whose digest was compared; a receipt has 17 of them at most. */
@@ -83,6 +85,7 @@ export class Releases {
     const content = isLoraReceipt(bytes) ? this.#verifiedLora(bytes) : this.#verifiedSigned(bytes);
     const epoch = journal.epochs.find((item) => item.epoch === content.epoch);
     if (!epoch) throw new WalletRefusal("receipt-other-epoch", `${content.epoch} instead of ${journal.epoch}`);
+    if (content.contradicted) this.#checkEvidence(content, epoch);
     let stored = this.#releaseKept(content, bytes);
     try {
       this.#releaseThrough(content, epoch, bytes);
@@ -95,15 +98,27 @@ export class Releases {
     return { epoch: content.epoch, through: after?.through ?? epoch.last, stored };
   }
 
+  /**
+   * A record of the running epoch is kept as evidence: the node's chain of it is another wallet's, or an older past's. One of an
+   * earlier epoch must be the journal's own.
+   */
+  #checkEvidence({ kept = [] }: VerifiedReceipt, epoch: JournalEpoch): void {
+    const { journal } = this.#options;
+    for (const { last, digest } of kept) {
+      if (!this.#isOwn(epoch.epoch, last, digest))
+        throw new WalletRefusal("receipt-digest-mismatch", `record ${last}, of which the node has another one`);
+      if (epoch.epoch !== journal.epoch) continue;
+      const said = this.#contradicted(epoch, { last, digest });
+      throw new WalletRefusal("receipt-digest-mismatch", `record ${last} contradicts what the node has${said}`);
+    }
+  }
+
   /** Runs of an earlier epoch that the node keeps, be it as evidence: they are not lost. Gives them. */
   #releaseKept(content: VerifiedReceipt, bytes: Uint8Array): StoredRun[] {
     const { journal } = this.#options;
     if (content.epoch === journal.epoch) return [];
-    const runs = (content.kept ?? []).filter(({ last, digest }) => {
-      const record = this.#record(content.epoch, last);
-      // Each record names the one before, so the digest of the last speaks for the whole run.
-      return record !== undefined && equalBytes(decodeRecord(record, sha256).digest, digest);
-    });
+    // Each record names the one before, so the digest of the last speaks for the whole run.
+    const runs = (content.kept ?? []).filter(({ last, digest }) => this.#isOwn(content.epoch, last, digest));
     for (const { first, last } of runs) journal.releaseRun(content.epoch, first, last, bytes);
     return runs.map(({ first, last }) => [first, last]);
   }
@@ -146,6 +161,10 @@ export class Releases {
       throw new WalletRefusal("receipt-invalid", "its MAC is of no pinned node's and this key's");
     const isThrough = type === loraReceiptTypes.stored;
     const stored = storedSequences(receipt);
+    if (type === loraReceiptTypes.evidence) {
+      const [first, last] = stored.at(-1) as StoredRun;
+      return { epoch, through: 0, ranges: [], kept: [{ first, last, digest }], stored: [], contradicted: true };
+    }
     if (!isThrough) return { epoch, through: 0, ranges: [{ first: sequence, last: sequence, digest }], stored };
     const [, highest = 0] = stored.at(-1) ?? [];
     return { epoch, through: sequence, ranges: [], ...(sequence > 0 && { digest }), stored, highest };
@@ -190,13 +209,19 @@ export class Releases {
     // Of the newest record, which receipts name while little waits, the journal has the digest at hand.
     const isNewest = epoch.epoch === journal.epoch && place.last === journal.nextSequence - 1;
     const digest = isNewest ? journal.lastDigest : decodeRecord(record, sha256).digest;
-    if (equalBytes(digest.subarray(0, place.digest.length), place.digest)) {
+    if (beginsWith(digest, place.digest)) {
       for (const oldest of this.#compared.keys()) if (this.#compared.size >= comparedMax) this.#compared.delete(oldest);
       this.#compared.set(name, place.digest);
       return;
     }
     const said = this.#contradicted(epoch, place);
     throw new WalletRefusal("receipt-digest-mismatch", `record ${place.last}${said}`);
+  }
+
+  /** Whether the journal has the record of this digest, or of one that begins so. */
+  #isOwn(epoch: number, sequence: number, digest: Uint8Array): boolean {
+    const record = this.#record(epoch, sequence);
+    return record !== undefined && beginsWith(decodeRecord(record, sha256).digest, digest);
   }
 
   #contradicted({ epoch }: JournalEpoch, { last, digest }: Pick<ReceiptRange, "last" | "digest">): string {
@@ -207,6 +232,10 @@ export class Releases {
   #record(epoch: number, sequence: number): Uint8Array | undefined {
     return this.#options.journal.records(sequence, sequence, readBytesMax, epoch)[0]?.[1];
   }
+}
+
+function beginsWith(digest: Uint8Array, start: Uint8Array): boolean {
+  return equalBytes(digest.subarray(0, start.length), start);
 }
 
 /** What a signed receipt says is stored in the chain, ascending. */

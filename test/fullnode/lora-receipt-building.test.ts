@@ -84,7 +84,7 @@ test("what came is named: behind `through` by type 1, far ahead of it by type 2"
     ["type 2 that reaches what is through", receiptOf(9, [[42, 42]]), 42, [2, 42, [[42, 42]]]],
   ];
   for (const [name, receipt, sequence, [type, at, stored]] of cases) {
-    const made = loraReceiptOf(receipt, sequence);
+    const made = loraReceiptOf(receipt, { sequence });
     assert.deepEqual([made.type, made.sequence, storedSequences(made)], [type, at, stored], name);
     assert.deepEqual(made.digest, at === 0 ? new Uint8Array(8) : digest(at).slice(0, 8), name);
   }
@@ -92,11 +92,22 @@ test("what came is named: behind `through` by type 1, far ahead of it by type 2"
 
 test("a record that fills a gap deep in a long run is named by its own digest", () => {
   const receipt = receiptOf(9, [[100, 400]]);
-  const made = loraReceiptOf(receipt, 150, digest(150));
+  const made = loraReceiptOf(receipt, { sequence: 150, digest: digest(150) });
   assert.deepEqual([made.type, made.sequence], [loraReceiptTypes.storedBehindGap, 150]);
   assert.deepEqual(made.digest, digest(150).slice(0, 8));
   assert.deepEqual(storedSequences(made), [[118, 150]]);
-  assert.equal(loraReceiptOf(receipt, 150).sequence, 400, "without it, the run's end");
+  assert.equal(loraReceiptOf(receipt, { sequence: 150 }).sequence, 400, "without it, the run's end");
+});
+
+test("a record that is kept as evidence is named by its own digest, with those of its own run, and nothing of the chain", () => {
+  const kept = [{ first: 5, last: 9, digest: digest(9) }];
+  const of = { digest: digest(700).slice(0, 32), isEvidence: true };
+  const made = loraReceiptOf({ ...receiptOf(40, [[60, 70]]), kept }, { sequence: 7, ...of });
+  assert.deepEqual([made.type, made.sequence], [loraReceiptTypes.evidence, 7]);
+  assert.deepEqual(made.digest, of.digest.slice(0, 8));
+  assert.deepEqual(storedSequences(made), [[5, 7]]);
+  const alone = loraReceiptOf(receiptOf(40, []), { sequence: 7, ...of });
+  assert.deepEqual(storedSequences(alone), [[7, 7]]);
 });
 
 test("nothing is named that the signed receipt does not name, and what came is named", () => {
@@ -113,7 +124,7 @@ test("nothing is named that the signed receipt does not name, and what came is n
     const [first, last] = ranges.length > 0 ? random.pick(ranges) : [1, Math.max(1, through)];
     const sequence = random.integer(first, last);
     const isStored = (one: number) => (one <= through && one > 0) || ranges.some(([a, b]) => one >= a && one <= b);
-    const made = loraReceiptOf(receipt, sequence, digest(sequence));
+    const made = loraReceiptOf(receipt, { sequence, digest: digest(sequence) });
     const named = storedSequences(made).flatMap(([a, b]) => Array.from({ length: b - a + 1 }, (_, k) => a + k));
     for (const one of named) assert.ok(isStored(one), `${one} of ${JSON.stringify({ through, ranges, sequence })}`);
     if (isStored(sequence)) assert.ok(named.includes(sequence), JSON.stringify({ through, ranges, sequence }));
@@ -149,7 +160,9 @@ test("a receipt is for the key that the wallet has: after a rotation for the new
   await enrolDevice(node.store, node.keys, device.request(), 1);
   const made = async (): Promise<Uint8Array> => {
     const known = (await new Registry(node.store).device(device.name)) as KnownDevice;
-    return (await new LoraReceipts(node.store, node.keys).receipt(known, receiptOf(3, []), 3)) as Uint8Array;
+    return (await new LoraReceipts(node.store, node.keys).receipt(known, receiptOf(3, []), {
+      sequence: 3,
+    })) as Uint8Array;
   };
   const isFor = async (key: DeviceKey): Promise<boolean> => verifies(await made(), key, node.keys.share);
   const before = device.readings(2);
@@ -188,7 +201,7 @@ test("the answer to the rotation itself is for the new key already, though the o
     const answered = (): void => {
       const known = node.registry.device(device.name);
       making = Promise.resolve(known)
-        .then((found) => receipts.receipt(found as KnownDevice, receiptOf(3, []), 3))
+        .then((found) => receipts.receipt(found as KnownDevice, receiptOf(3, []), { sequence: 3 }))
         .then((bytes) => void made.push(bytes as Uint8Array));
     };
     node.path.push(topicOf(device.name, "record"), record.bytes, answered);
@@ -218,11 +231,11 @@ test("the owner rejects a rotation: receipts are for the key before it; a share 
     await tx.updateEpoch(id, 77, { decision: "rejected", held: true });
     await tx.setCurrentKey(id, device.publicKey);
   });
-  const bytes = (await receipts.receipt(await known(), receiptOf(3, []), 3)) as Uint8Array;
+  const bytes = (await receipts.receipt(await known(), receiptOf(3, []), { sequence: 3 })) as Uint8Array;
   assert.ok(verifies(bytes, device.agreement, node.keys.share));
 
   const weak = new AgreeingDevice(randomBytes(32));
   await enrolDevice(node.store, node.keys, weak.request(new Uint8Array(32)), 1);
   const weakDevice = (await new Registry(node.store).device(weak.name)) as KnownDevice;
-  assert.equal(await receipts.receipt(weakDevice, receiptOf(3, []), 3), undefined);
+  assert.equal(await receipts.receipt(weakDevice, receiptOf(3, []), { sequence: 3 }), undefined);
 });

@@ -4,10 +4,10 @@ import { randomBytes } from "node:crypto";
 import { type TestContext, test } from "node:test";
 import { SchcSender } from "../../agent/schc-sender.ts";
 import type { LorawanIntakeParts } from "../../fullnode/lorawan-intake.ts";
-import { decodeLoraReceipt } from "../../protocol/lora-receipt.ts";
+import { decodeLoraReceipt, loraReceiptTypes } from "../../protocol/lora-receipt.ts";
 import { fragmentPorts, receiptPort, recordPort } from "../../protocol/lorawan.ts";
 import { decodeAnswer, encodeFragment } from "../../protocol/schc.ts";
-import { DeviceFixture } from "./device-fixture.ts";
+import { DeviceFixture, firstTimeS, type SealedRecord } from "./device-fixture.ts";
 import { chirpStackUp, LorawanFixture, packetOfRecord, type SentDownlink } from "./lorawan-fixture.ts";
 
 const devEui = "70b3d57ed0061234";
@@ -54,6 +54,29 @@ test("a record in one frame is stored and answered by a receipt", async (t) => {
   assert.equal(lorawan.node.count("records"), 1);
   const receipt = receiptIn(lorawan.takeDownlinks());
   assert.deepEqual([receipt.type, receipt.epoch, receipt.sequence], [1, device.epoch, 1]);
+});
+
+test("a record that contradicts the chain is kept, and answered as evidence, as often as it comes", async (t) => {
+  const { lorawan, device } = await openBound(t);
+  let fCnt = 0;
+  const receiptFor = async (record: SealedRecord) => {
+    await lorawan.up(devEui, fCnt++, recordPort, packetOfRecord(record));
+    const downlinks = lorawan.takeDownlinks();
+    lorawan.sent(downlinks);
+    return receiptIn(downlinks);
+  };
+  const records = device.readings(3);
+  for (const record of records) await receiptFor(record);
+  device.rewind(records[0]);
+  const other = device.reading({ timeS: firstTimeS + 900_000 });
+  for (const _ of [1, 2]) {
+    const { type, sequence, digest, bitmap } = await receiptFor(other);
+    assert.deepEqual([type, sequence, bitmap], [loraReceiptTypes.evidence, 2, 0]);
+    assert.deepEqual(digest, other.digest.slice(0, 8));
+  }
+  assert.equal(lorawan.node.count("evidence"), 1);
+  const control = await receiptFor(records[2] as SealedRecord);
+  assert.deepEqual([control.type, control.sequence], [loraReceiptTypes.stored, 3], "control: one of the chain");
 });
 
 test("a record in fragments is put together, over a restart, and a receipt answers; who asks again gets the ACK too", async (t) => {

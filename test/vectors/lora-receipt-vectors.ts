@@ -73,6 +73,8 @@ export function loraReceiptVectors(): Vector[] {
       [69_998, 70_000],
     ]),
     ok("behind a gap: down to the first", { ...behindGap, sequence: 33, bitmapHex: "ffffffff" }, [[1, 33]]),
+    ok("evidence: one", { ...behindGap, type: 3 }, [[70_000, 70_000]]),
+    ok("evidence: a run", { ...behindGap, type: 3, bitmapHex: "e0000000" }, [[69_997, 70_000]]),
     ok("the highest sequence", { ...through, sequence: 0xffff_ffff }, [[1, 0xffff_ffff]]),
     ok("the highest that a bitmap may name", { ...through, sequence: 0xffff_fffd, bitmapHex: "40000000" }, [
       [1, 0xffff_fffd],
@@ -86,10 +88,11 @@ export function loraReceiptVectors(): Vector[] {
     refused("nothing", "truncated", new Uint8Array(0)),
     refused("one byte more", "trailing-bytes", join(plain, Uint8Array.of(0))),
     bad("type 0", { ...through, type: 0 }, "unsupported-version"),
-    bad("type 3", { ...through, type: 3 }, "unsupported-version"),
+    bad("type 4", { ...through, type: 4 }, "unsupported-version"),
     bad("a digest of no record", { ...nothing, digest }),
     bad("behind a gap: sequence 0", { ...behindGap, sequence: 0, digest: new Uint8Array(8) }),
     bad("behind a gap: sequence 0 in the bitmap", { ...behindGap, sequence: 32, bitmapHex: "ffffffff" }),
+    bad("evidence: sequence 0", { ...behindGap, type: 3, sequence: 0, digest: new Uint8Array(8) }),
     bad("a bitmap beyond the highest sequence", { ...through, sequence: 0xffff_fffd, bitmapHex: "20000000" }),
   ];
 }

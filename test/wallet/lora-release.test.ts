@@ -2,13 +2,13 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { encodeLoraReceipt, type LoraReceipt, loraReceiptInfo, loraReceiptTypes } from "../../protocol/lora-receipt.ts";
-import { epochReasons, eventCodes } from "../../protocol/record.ts";
+import { decodeRecord, epochReasons, eventCodes } from "../../protocol/record.ts";
 import { type ReleaseAnswer, readReleaseAnswer, WalletRefusal } from "../../protocol/wallet-message.ts";
 import { Journal } from "../../wallet/journal.ts";
 import { deviceKeyOf } from "../../wallet/keystore.ts";
-import { epoch, eventsIn, NodeFixture, refusal, rowAt, startS, WalletFixture } from "./wallet-fixture.ts";
+import { epoch, eventsIn, NodeFixture, refusal, rowAt, sha256, startS, WalletFixture } from "./wallet-fixture.ts";
 
-const behindGap = loraReceiptTypes.storedBehindGap;
+const { storedBehindGap: behindGap, evidence } = loraReceiptTypes;
 
 /** Sequences 1 to 11. */
 function sealedFixture(t: TestContext): WalletFixture {
@@ -133,6 +133,57 @@ test("a digest of eight bytes that contradicts the chain begins a new epoch, as 
   const other = sealedFixture(t);
   assert.throws(() => release(other, made(other, { sequence: 40, digest }, forger)), refusal("receipt-invalid"));
   assert.equal(other.journal.epoch, epoch, "control: a forger begins none");
+});
+
+/** A card that was copied after 5 readings, while the device went on to 10, and the receipt that tells it so. */
+function olderCard(t: TestContext) {
+  const wallet = new WalletFixture(t, { segments: 8 });
+  for (let i = 0; i < 5; i++) wallet.seal([rowAt(startS + i)]);
+  const copy = wallet.image();
+  for (let i = 5; i < 10; i++) wallet.seal([rowAt(startS + i)]);
+  const told = made(wallet, { sequence: 11 });
+  wallet.close();
+  wallet.putImage(copy);
+  wallet.restart(); // seals its start as record 7
+  return { wallet, told };
+}
+
+test("over LoRaWAN alone, too, an older card begins anew, and gets rid of what the node keeps of it as evidence", (t) => {
+  const { wallet, told } = olderCard(t);
+  const own = (sequence: number) => decodeRecord(wallet.records(epoch).get(sequence) as Uint8Array, sha256).digest;
+  assert.throws(() => release(wallet, told), refusal("receipt-beyond-sealed"));
+  assert.notEqual(wallet.journal.epoch, epoch);
+  assert.throws(
+    () => release(wallet, told),
+    refusal("receipt-beyond-sealed"),
+    "what it says of all releases none of it",
+  );
+  const kept = (sequence: number, bitmap: number, digest = own(sequence)) =>
+    made(wallet, { type: evidence, epoch, sequence, bitmap, digest });
+  const other = new Uint8Array(8).fill(3);
+  assert.throws(() => release(wallet, kept(7, 0, other)), refusal("receipt-digest-mismatch"), "of a twin");
+  assert.throws(() => release(wallet, kept(8, 0, other)), refusal("receipt-digest-mismatch"));
+  assert.deepEqual(release(wallet, kept(7, 0)), { epoch, through: 0, stored: [[7, 7]] });
+  // Each record names the one before: the digest speaks for the run right before it, and for nothing behind a gap in the bitmap.
+  assert.deepEqual(release(wallet, kept(5, 0b1011 * 2 ** 28)), { epoch, through: 0, stored: [[4, 5]] });
+  assert.deepEqual(release(wallet, kept(3, 0b11 * 2 ** 30)), { epoch, through: 5, stored: [[1, 3]] });
+  assert.deepEqual(release(wallet, kept(6, 0)), { epoch, through: 7, stored: [[6, 6]] });
+  assert.deepEqual(wallet.hello().earlierEpochs, []);
+});
+
+test("a record of the running epoch that is kept as evidence: the chain at the node is another's, and a new epoch begins", (t) => {
+  const wallet = sealedFixture(t);
+  const digest = new Uint8Array(8).fill(3);
+  const wrong = made(wallet, { type: evidence, sequence: 6, digest });
+  assert.throws(() => release(wallet, wrong), refusal("receipt-digest-mismatch"));
+  assert.equal(wallet.journal.epoch, epoch, "control: it speaks of a twin's record");
+  const own = wallet.digestOf(6).slice(0, 8);
+  const receipt = made(wallet, { type: evidence, sequence: 6 });
+  assert.throws(() => release(wallet, receipt), refusal("receipt-digest-mismatch"));
+  assert.deepEqual(eventsIn(wallet.records(), eventCodes.epochBegun), [
+    [eventCodes.epochBegun, epochReasons.contradicted, epoch, 6, own],
+  ]);
+  assert.deepEqual(release(wallet, receipt), { epoch, through: 0, stored: [[6, 6]] }, "the same then lets it go");
 });
 
 test("several nodes are pinned, one of them with a share that no secret can be agreed with: each other one is taken", (t) => {
