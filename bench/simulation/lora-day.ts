@@ -6,6 +6,7 @@
  */
 import { isDeepStrictEqual } from "node:util";
 import type { ModemFamily } from "../../drivers/lora/modem.ts";
+import type { RegionName } from "../../drivers/lora/region.ts";
 import { chirpStack } from "../../fullnode/chirpstack.ts";
 import { thingsStack } from "../../fullnode/things-stack.ts";
 import { statuses } from "../../protocol/reading-status.ts";
@@ -25,7 +26,6 @@ import { VirtualWorld, worldStartS } from "./virtual-world.ts";
 const minuteMs = 60_000;
 const hourMs = 60 * minuteMs;
 const dayMs = 24 * hourMs;
-const region = "EU868";
 const segments = 64;
 const lossPercent = 10;
 const nodeKills = 3;
@@ -45,6 +45,9 @@ export interface LoraDayOptions {
   readonly seed: number;
   readonly dataRate: number;
   readonly family: ModemFamily;
+  readonly region?: RegionName;
+  /** The server's ADR sets another data rate every hour or so, and asks things that take room in frames. */
+  readonly changesDataRate?: boolean;
   /** Whose events and commands, and whose time until the first receive window. */
   readonly server: "chirpstack" | "tts";
   /** False, as a control: the agent's uplink keeps nothing over its end. */
@@ -86,6 +89,7 @@ function meterRow(meter: number, timeS: number): Row {
 class LoraDay {
   readonly world: VirtualWorld;
   readonly violations: string[] = [];
+  readonly #options: LoraDayOptions;
   readonly #timing: WorldTiming;
   readonly #truth = new SealedTruth();
   readonly #wallet: SimulatedWallet;
@@ -99,7 +103,9 @@ class LoraDay {
   #agentKills = 0;
   #nodeKills = 0;
 
-  constructor(ground: SimulationGround, { seed, dataRate, family, server, keepsState }: LoraDayOptions) {
+  constructor(ground: SimulationGround, options: LoraDayOptions) {
+    const { seed, dataRate, family, server, keepsState, region = "EU868" } = options;
+    this.#options = options;
     this.world = new VirtualWorld(seed);
     const { world } = this;
     const timing = new WorldTiming(world);
@@ -195,9 +201,22 @@ class LoraDay {
     });
     // The modem loses its power: it has to join again.
     this.#at(random.integer(hourMs, dayMs - hourMs), () => this.#modem.reset());
+    if (this.#options.changesDataRate) this.#planAdr();
     const { faults } = this.#radio.server;
     this.#at(random.integer(0, dayMs), () => {
       faults.publishes = 2;
+    });
+  }
+
+  #planAdr(): void {
+    const { random } = this.world;
+    const { region = "EU868" } = this.#options;
+    // US915 has five data rates of LoRa at 125 kHz and more; both have 0 to 3.
+    const dataRateMax = region === "EU868" ? 5 : 3;
+    this.world.every(hourMs / 2, () => {
+      const { server } = this.#radio;
+      if (random.chance(50)) server.setDataRate(this.#devEui, random.integer(0, dataRateMax));
+      if (random.chance(30)) server.requestStatus(this.#devEui, random.integer(1, 5));
     });
   }
 
