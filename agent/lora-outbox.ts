@@ -53,6 +53,7 @@ export class LoraOutbox {
   readonly #repeats: LoraRepeats;
   /** By epoch and sequence. */
   readonly #tooLarge = new Map<string, readonly [epoch: number, sequence: number]>();
+  #hasHeard = false;
   /** Went out last, whole: a receipt that comes with it may be older than it. */
   #last: LoraRecord | undefined;
 
@@ -86,6 +87,8 @@ export class LoraOutbox {
 
   /** Takes in what receipts and answers have said since, and ends the sessions that are over. */
   tidy(nowMs: number): void {
+    if (this.#hasHeard) this.#sessions.heard(nowMs);
+    this.#hasHeard = false;
     const isStored = (epoch: number, sequence: number): boolean => this.#source.isStored(epoch, sequence);
     for (const session of this.#sessions.open)
       if (isStored(session.epoch, session.sequence)) this.#end(session, "stored", nowMs);
@@ -100,6 +103,11 @@ export class LoraOutbox {
     if (outcome === "acknowledged") this.#repeats.acknowledged(epoch, sequence, nowMs);
     else if (outcome !== "stored") this.#repeats.sent(epoch, sequence, nowMs);
     this.#emit({ event: "session-ended", port: sender.port, epoch, sequence, outcome });
+  }
+
+  /** Something came down, whatever it was. */
+  heard(): void {
+    this.#hasHeard = true;
   }
 
   /** A downlink on a port of fragments; false where no session is meant. */

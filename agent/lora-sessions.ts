@@ -10,6 +10,8 @@ const ports: readonly number[] = fragmentPorts;
  * stays incomplete. All eight take some 13 h, as long as the full node keeps what it has (RFC 9011 §5.6.2: 12 h).
  */
 const retryDelaysMs: readonly number[] = [0.5, 2, 5, 15, 30, 60, 180, 480].map((minutes) => minutes * 60_000);
+/** After something came down, a session waits no longer than this to ask again. */
+const heardDelayMs = 5 * 60_000;
 /** A session that asked in vain so often gives its FPort to a newer record where all are taken. */
 const yieldsAfterAttempts = 2;
 
@@ -107,6 +109,15 @@ export class LoraSessions {
   received(port: number, bytes: Uint8Array, nowMs: number): boolean {
     const session = this.#open.find(({ sender }) => sender.port === port);
     return session?.sender.received(bytes, nowMs) === true;
+  }
+
+  /** Something came down: the network is there, so what asked in vain asks again soon. Not while a frame is on its way. */
+  heard(nowMs: number): void {
+    this.#open = this.#open.map((session) => {
+      if ((session.sender.wakesAtMs(nowMs) ?? nowMs) <= nowMs + heardDelayMs) return session;
+      const state = { ...session.sender.state(nowMs), remainingMs: heardDelayMs };
+      return { ...session, sender: SchcSender.restore(state, nowMs, senderOptions) };
+    });
   }
 
   end(session: LoraSession): void {

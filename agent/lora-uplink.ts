@@ -435,13 +435,13 @@ export class LoraUplink {
     const nowMs = this.#nowMs;
     this.#counts.downlinks++;
     this.#join.heard(nowMs);
+    this.#outbox.heard();
     if (port === receiptPort) {
       this.#counts.receipts++;
       this.#outbox.hinted(bytes);
       this.#o.onReceipt(bytes);
     } else if (!fragmentPorts.some((known) => known === port) || !this.#outbox.answered(port, bytes, nowMs)) {
       this.#counts.downlinksIgnored++;
-      return;
     }
     this.#rest.wake();
   }

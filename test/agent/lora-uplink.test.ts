@@ -174,6 +174,22 @@ test("12 h of silence: a session ends by its name, and the record is sent anew",
   assert.deepEqual([...here.released], [1]);
 });
 
+test("a session that asked in vain for hours asks again soon after anything came down", async (t) => {
+  const here = world(t);
+  here.isDeaf = true;
+  here.seal(139);
+  here.start();
+  await here.machine.run(2.5 * hourMs);
+  const before = here.frames.length;
+  await here.machine.run(2.7 * hourMs);
+  assert.equal(here.frames.length, before);
+  here.isDeaf = false;
+  here.hears({ port: 21, bytes: Uint8Array.of(1) });
+  await here.machine.run(2.7 * hourMs + 6 * minuteMs);
+  assert.equal(here.frames.length, before + 1);
+  assert.ok(here.events.some((event) => event.event === "session-ended" && event.outcome !== "unacknowledged"));
+});
+
 test("the data rate slides in mid-record: the frames follow, down to 11 bytes", async (t) => {
   const here = world(t, "US915");
   here.dataRate = 1;
