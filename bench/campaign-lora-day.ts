@@ -1,8 +1,8 @@
 /**
  * A day at the slowest data rate, one at the quickest, one with data rates that change in mid-packet, and one with the shortest frames of all
- * regions: a tenth of all frames is lost both ways, the gateway is away for hours, agent and full node are killed three times and more. Every row of the day is in the store as it was read and released by the wallet, and no
- * sub-band is used beyond its share in any rolling hour, by the radio's own meter. Control: an uplink that keeps no state over its end
- * spends each hour's airtime anew with each start.
+ * regions: a tenth of all frames is lost both ways, the gateway is away for hours, agent and full node are killed three times and more.
+ * Every row of the day is in the store as it was read and released by the wallet, and no sub-band is used beyond its share in any rolling
+ * hour, by the radio's own meter. Control: an uplink that keeps no state over its end spends each hour's airtime anew with each start.
  */
 import { runCampaign } from "./campaign.ts";
 import { type LoraDayOptions, simulateLoraDay } from "./simulation/lora-day.ts";
