@@ -1,6 +1,7 @@
 /** The options of a simulated LoRaWAN: of `ecp-demo simulate lora`, and those that the demo hands on to it. */
 import { modemFamilies } from "../drivers/lora/modem.ts";
-import { dataRates, regionNames } from "../drivers/lora/region.ts";
+import { regionNames } from "../drivers/lora/region.ts";
+import { usableDataRates } from "../simulator/lora-end-device.ts";
 import { simulatedDevice } from "../simulator/simulated-identities.ts";
 import type { SimulatedLoraOptions } from "../simulator/simulated-lora.ts";
 import { parseCommand, usageError } from "./command.ts";
@@ -45,7 +46,7 @@ export function parseRadio(program: string, args: readonly string[]): RadioArgum
     [],
   );
   const region = oneOf(program, "region", values.region, regionNames);
-  const rates = dataRates(region).map(({ dataRate }) => dataRate);
+  const rates = usableDataRates(region);
   const dataRate = values.dr === undefined ? undefined : integer(program, "dr", values.dr, 0, 15);
   if (dataRate !== undefined && !rates.includes(dataRate))
     throw usageError(program, `--dr ${values.dr}: a LoRa data rate of ${region} was expected (${rates.join(", ")})`);

@@ -1,6 +1,7 @@
 /** ecp-demo simulate lora: a LoRaWAN on this machine, from a modem on a pty to a network server's MQTT. */
 import { modemFamilies } from "../drivers/lora/modem.ts";
-import { dataRates, regionNames } from "../drivers/lora/region.ts";
+import { regionNames } from "../drivers/lora/region.ts";
+import { usableDataRates } from "../simulator/lora-end-device.ts";
 import type { UplinkEvent } from "../simulator/lora-radio.ts";
 import { NotASymlink } from "../simulator/pty.ts";
 import { simulatedDevice } from "../simulator/simulated-identities.ts";
@@ -100,7 +101,7 @@ function frameLine(event: UplinkEvent, { world }: SimulatedLora, json: boolean):
 function begin(fault: RadioFault, { world, modem, timing }: SimulatedLora): void {
   const { server, gateways } = world;
   const devEui = world.devices[0]!.devEui;
-  const rates = dataRates(modem.device.region).map(({ dataRate }) => dataRate);
+  const rates = usableDataRates(modem.device.region);
   switch (fault.kind) {
     case "late":
       server.faults.downlinkLateMs = fault.ms;

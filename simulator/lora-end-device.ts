@@ -96,7 +96,7 @@ export class EndDevice {
   joinEui = "";
   appKey: Uint8Array | undefined;
   adr = true;
-  dataRate: number;
+  #dataRate: number;
   /** Asked of the server with the next uplink. */
   wantsLinkCheck = false;
   /** Told when windows are closed; at a reset nobody is told. */
@@ -106,8 +106,21 @@ export class EndDevice {
     this.#options = options;
     this.#timing = options.timing;
     this.region = options.region;
-    this.dataRate = options.dataRate;
+    if (!usableDataRates(options.region).includes(options.dataRate))
+      throw new RangeError(`data rate ${options.dataRate} of ${options.region}: no channel takes it`);
+    this.#dataRate = options.dataRate;
     this.#guard = new DutyCycleGuard(options.dutyCycle, subBands(options.region));
+  }
+
+  get dataRate(): number {
+    return this.#dataRate;
+  }
+
+  /** False where no channel takes it; it stays as it is then. */
+  setDataRate(dataRate: number): boolean {
+    const isUsable = usableDataRates(this.region).includes(dataRate);
+    if (isUsable) this.#dataRate = dataRate;
+    return isUsable;
   }
 
   get isJoined(): boolean {
@@ -149,7 +162,7 @@ export class EndDevice {
     this.#answers = [];
     this.#owesAck = false;
     this.#adrAckCounter = 0;
-    this.dataRate = this.#options.dataRate;
+    this.#dataRate = this.#options.dataRate;
     this.#guard.forget();
   }
 
@@ -240,7 +253,7 @@ export class EndDevice {
     if (this.adr && this.#adrAckCounter >= adrAckLimit + adrAckDelay) {
       // Clause 4.3.1.1: nobody answers, so perhaps nobody hears.
       this.#adrAckCounter = adrAckLimit;
-      if (this.dataRate > 0) this.dataRate--;
+      this.setDataRate(this.#dataRate - 1);
     }
     return started;
   }
@@ -345,12 +358,9 @@ export class EndDevice {
       if (id === macCommandIds.linkCheck) linkCheck = { marginDb: body[0]!, gateways: body[1]! };
       if (id === macCommandIds.linkAdr) {
         const dataRate = body[0]! >> 4;
-        const isKnown = payloadBytesMax(this.region, dataRate) !== undefined;
-        if (isKnown) {
-          this.dataRate = dataRate;
-          session.transmissions = Math.max(1, body[3]! & 0x0f);
-        }
-        this.#answers.push(id, isKnown ? 0b111 : 0b101);
+        const isTaken = this.setDataRate(dataRate);
+        if (isTaken) session.transmissions = Math.max(1, body[3]! & 0x0f);
+        this.#answers.push(id, isTaken ? 0b111 : 0b101);
       }
       if (id === macCommandIds.rxTimingSetup) {
         session.rxDelayS = Math.max(1, body[0]! & 0x0f);
@@ -387,6 +397,15 @@ export class EndDevice {
     this.#isBusy = false;
     this.onEnd(end);
   }
+}
+
+/** Those that some channel of the region takes, and at which a frame may hold anything. */
+export function usableDataRates(region: RegionName): readonly number[] {
+  const { channels } = radioPlan(region);
+  return dataRates(region)
+    .map(({ dataRate }) => dataRate)
+    .filter((rate) => payloadBytesMax(region, rate) !== undefined)
+    .filter((rate) => channels.some(({ dataRateMin, dataRateMax }) => rate >= dataRateMin && rate <= dataRateMax));
 }
 
 /** @throws RangeError where the region has no such data rate */

@@ -197,11 +197,10 @@ export class AtSlaveMachine implements ModemMachine {
       ],
       [
         "DR",
-        number(
-          () => device.dataRate,
-          7,
-          (value) => (device.dataRate = value),
-        ),
+        {
+          read: () => `${device.dataRate}`,
+          write: (value) => /^\d$/.test(value) && device.setDataRate(Number(value)),
+        },
       ],
       ["DADDR", { read: () => inPairs((device.devAddr ?? 0).toString(16).padStart(8, "0")) }],
     ];

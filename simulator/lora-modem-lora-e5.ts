@@ -156,8 +156,7 @@ export class LoraE5Machine implements ModemMachine {
     }
     const dataRate = value === undefined ? device.dataRate : integerIn(value.replace(/^DR/i, ""), 0, 7);
     const rate = dataRates(device.region).find((known) => known.dataRate === dataRate);
-    if (rate === undefined) return error("DR", errors.parameter);
-    device.dataRate = rate.dataRate;
+    if (rate === undefined || !device.setDataRate(rate.dataRate)) return error("DR", errors.parameter);
     const text = `${device.region} DR${rate.dataRate}  SF${rate.spreadingFactor}  BW${rate.bandwidthKhz}K`;
     return say("DR", `DR${rate.dataRate}`, text);
   }

@@ -135,8 +135,7 @@ export class Rn2483Machine implements ModemMachine {
         return true;
       case "dr": {
         const dataRate = integerIn(value, 0, 7);
-        if (dataRate !== undefined) device.dataRate = dataRate;
-        return dataRate !== undefined;
+        return dataRate !== undefined && device.setDataRate(dataRate);
       }
       case "pwridx":
       case "retx":

@@ -264,8 +264,7 @@ export class Rui3Machine implements ModemMachine {
           read: () => `${device.dataRate}`,
           write: (value) => {
             const dataRate = integerIn(value, 0, 7);
-            if (dataRate !== undefined) device.dataRate = dataRate;
-            return dataRate !== undefined;
+            return dataRate !== undefined && device.setDataRate(dataRate);
           },
         },
       ],

@@ -219,6 +219,21 @@ test("ADR: a new data rate is obeyed and answered, the answers take room in the 
   assert.equal(bench.modem.device.dataRate, 0, "with nobody to hear it, it went down to the slowest");
 });
 
+test("a data rate that no channel takes is refused, by command and over the air: EU868's DR6 has no channel", async () => {
+  for (const family of families) {
+    const bench = new Bench(family);
+    await bench.join();
+    const set = { rui3: "AT+DR=6", "lora-e5": "AT+DR=6", rn2483: "mac set dr 6", "at-slave": "AT+DR=6" };
+    assert.match(await bench.ask(set[family]), /PARAM_ERROR|ERROR\(-1\)|invalid_param/);
+    await bench.send(100, "01");
+    bench.world.server.setDataRate(bench.devEui, 6);
+    await bench.send(100, "02");
+    assert.equal(bench.modem.device.dataRate, 5);
+    await bench.send(100, "03");
+    assert.equal(bench.ups().length, 3);
+  }
+});
+
 test("NbTrans: the same frame is sent again until something comes down; the application sees it once", async () => {
   const bench = new Bench("rui3", {}, { dutyCycle: "off" });
   await bench.join();
