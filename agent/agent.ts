@@ -116,8 +116,9 @@ export class Agent {
       onRecords: (records) => {
         if (this.#uplink?.isConnected) this.#fresh.keep(records);
       },
-      onSealed: (sequence, rows) => {
+      onSealed: (sequence, rows, plan) => {
         this.#rowsOfRecord.note(rows);
+        if (plan > 0 && this.#hello) options.lora?.sealed(this.#hello.epoch, sequence);
         this.#forwarders.running.sealed(sequence, clock.monotonicMs());
         this.#wakeUplinks();
       },

@@ -18,6 +18,12 @@ import type { WalletClient } from "./wallet-client.ts";
 
 /** Beside a broker a record waits so long for a receipt before it costs airtime. */
 const fallbackAfterMs = 600_000;
+/**
+ * Batches end by the clock, at the full hour, on every hub of a street: their frames would meet on the air. Each waits for a random time of
+ * up to this share of the batch, and of up to this; a record that a broker does not deliver waits longer by as much.
+ */
+const spreadShare = 0.05;
+const spreadMaxMs = 300_000;
 
 export interface LoraCarrierOptions {
   readonly configuration: LoraConfiguration;
@@ -78,7 +84,8 @@ export class LoraCarrier {
       read: (from, to, epoch) => wallet.read(from, to, epoch, true),
       forwarders,
       nowMs: timing.clock.monotonicMs,
-      ripeAfterMs: when === "fallback" ? fallbackAfterMs : 0,
+      ripeAfterMs: when === "fallback" ? fallbackAfterMs + random() * spreadMaxMs : 0,
+      holdMs: () => random() * Math.min(spreadMaxMs, this.#batchLengthS() * 1_000 * spreadShare),
     });
     this.#uplink = new LoraUplink({
       ...{ modem, region, source: this.#source, timing, store, bootId, random, onReceipt },
@@ -89,7 +96,12 @@ export class LoraCarrier {
     this.#uplink.start();
   }
 
-  /** Something was sealed, or a receipt was taken. */
+  /** A record of these rows was sealed. */
+  sealed(epoch: number, sequence: number): void {
+    this.#source?.sealed(epoch, sequence);
+  }
+
+  /** There may be a new record, or a receipt was taken. */
   news(): void {
     this.#source?.news();
   }

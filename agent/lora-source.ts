@@ -33,6 +33,8 @@ export interface LoraSourceOptions {
   readonly nowMs: () => number;
   /** A record goes this way once no receipt has named it for so long; 0: at once. */
   readonly ripeAfterMs: number;
+  /** How long what was sealed just now is held back, so that hubs whose batches end by the same clock do not send at once. */
+  readonly holdMs?: () => number;
 }
 
 export class LoraSource implements LoraRecordSource {
@@ -43,6 +45,8 @@ export class LoraSource implements LoraRecordSource {
   /** Through which sequence each epoch was looked through. */
   readonly #searched = new Map<number, number>();
   #marks: Mark[] = [];
+  /** Records of that epoch from that sequence on are held back. */
+  #held: { readonly epoch: number; readonly from: number; readonly untilMs: number } | undefined;
 
   constructor(options: LoraSourceOptions) {
     this.#options = options;
@@ -52,7 +56,19 @@ export class LoraSource implements LoraRecordSource {
     this.#listeners.push(listener);
   }
 
-  /** Something was sealed, or a receipt was taken. */
+  /** A batch was closed. What is closed beside it is held back with it. */
+  sealed(epoch: number, sequence: number): void {
+    const { holdMs = () => 0, nowMs } = this.#options;
+    if (!this.#isHeld(epoch, sequence)) this.#held = { epoch, from: sequence, untilMs: nowMs() + holdMs() };
+    this.news();
+  }
+
+  #isHeld(epoch: number, sequence: number): boolean {
+    const held = this.#held;
+    return held?.epoch === epoch && sequence >= held.from && this.#options.nowMs() < held.untilMs;
+  }
+
+  /** There may be a new record, or a receipt was taken. */
   news(): void {
     for (const listener of this.#listeners) listener();
   }
@@ -60,6 +76,10 @@ export class LoraSource implements LoraRecordSource {
   /** To be called every second or so: records ripen with time. */
   look(): void {
     const { ripeAfterMs, nowMs, forwarders } = this.#options;
+    if (this.#held && nowMs() >= this.#held.untilMs) {
+      this.#held = undefined;
+      this.news();
+    }
     if (ripeAfterMs === 0) return;
     const atMs = nowMs();
     const last = this.#marks.at(-1);
@@ -91,7 +111,7 @@ export class LoraSource implements LoraRecordSource {
     await this.#search();
     for (const record of this.#inOrder()) {
       const { epoch, sequence } = record;
-      if (excluded(epoch, sequence)) continue;
+      if (excluded(epoch, sequence) || this.#isHeld(epoch, sequence)) continue;
       const bytes = (await this.#options.read(sequence, sequence, epoch)).records[0]?.[1];
       if (bytes !== undefined) return { epoch, sequence, bytes };
       this.#known = this.#known.filter((other) => other !== record); // recycled since it was found
@@ -102,7 +122,11 @@ export class LoraSource implements LoraRecordSource {
   /** The newest of each meter, newest first; then the others, oldest first. */
   #inOrder(): KnownRecord[] {
     const newest = new Map<number, KnownRecord>();
-    for (const record of this.#known) if (record.meter !== undefined) newest.set(record.meter, record);
+    for (const record of this.#known)
+      if (record.meter !== undefined) {
+        newest.delete(record.meter); // a map keeps the place of what is set again
+        newest.set(record.meter, record);
+      }
     const first = [...newest.values()].reverse();
     return [...first, ...this.#known.filter((record) => !first.includes(record))];
   }

@@ -25,7 +25,7 @@ export interface SealingOptions {
   readonly sealEveryS: number;
   readonly emit: (event: AgentEvent) => void;
   /** Sealed sequences, as soon as the wallet has answered. */
-  readonly onSealed: (sequence: number, rows: number) => void;
+  readonly onSealed: (sequence: number, rows: number, plan: number) => void;
   /** Told before that: records that came with the wallet's answer. */
   readonly onRecords?: (records: readonly SequencedRecord[]) => void;
 }
@@ -175,7 +175,7 @@ async function seal(
     if (sequence === 0) continue; // journaled, and signed when its batch closes
     const rowsOfRecord = batchRows ?? sequences.filter((other) => other === sequence).length;
     emit({ event: "sealed", sequence, meter, rows: rowsOfRecord, ...(plan.plan > 0 && { plan: plan.plan }) });
-    onSealed(sequence, rowsOfRecord);
+    onSealed(sequence, rowsOfRecord, plan.plan);
   }
 }
 

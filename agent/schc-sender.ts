@@ -64,7 +64,15 @@ type MutableState = {
 const second = 1000;
 const hour = 3600 * second;
 /** How long an answer is waited for after the first request, the second and so on; after the last one, what was waited for is given up. */
-const usualRetryDelaysMs: readonly number[] = [30 * second, 300 * second, 1_200 * second, hour, 2 * hour, 4 * hour, 8 * hour];
+const usualRetryDelaysMs: readonly number[] = [
+  30 * second,
+  300 * second,
+  1_200 * second,
+  hour,
+  2 * hour,
+  4 * hour,
+  8 * hour,
+];
 
 export interface SenderOptions {
   /** How long to wait after each request in vain; the last one counts for all that follow. */

@@ -27,9 +27,9 @@ class Journal {
   news = 0;
   readonly source: LoraSource;
 
-  constructor(ripeAfterMs = 0) {
+  constructor(ripeAfterMs = 0, holdMs = 0) {
     this.source = new LoraSource({
-      ...{ forwarders: this.forwarders, nowMs: () => this.nowMs, ripeAfterMs },
+      ...{ forwarders: this.forwarders, nowMs: () => this.nowMs, ripeAfterMs, holdMs: () => holdMs },
       read: async (from, to, of) => {
         if (this.away) throw new Error("away");
         this.reads.push([from, to]);
@@ -168,6 +168,26 @@ test("beside a broker a record goes only once no receipt has named it for ten mi
   journal.stored(3);
   journal.pass(30 * minuteMs);
   assert.deepEqual(await journal.order(), []);
+});
+
+test("what was sealed just now is held back for its time, with what is sealed beside it; the rest goes meanwhile", async () => {
+  const journal = new Journal(0, minuteMs);
+  journal.seal("event", 0, 1);
+  journal.source.sealed(epoch, 2);
+  journal.source.sealed(epoch, 3);
+  assert.deepEqual(await journal.order(), [1]);
+  journal.pass(30_000);
+  journal.seal(0);
+  journal.source.sealed(epoch, 4);
+  assert.deepEqual(await journal.order(), [1]);
+  const { news } = journal;
+  journal.pass(31_000);
+  assert.ok(journal.news > news, "the uplink is told when its time has come");
+  assert.deepEqual(await journal.order(), [4, 3, 1, 2]);
+  const control = new Journal(0, 0);
+  control.seal("event", 0, 1);
+  control.source.sealed(epoch, 2);
+  assert.deepEqual(await control.order(), [3, 2, 1]);
 });
 
 test("records of epochs before come after the newest, oldest epoch first, and nothing of a complete one", async () => {
