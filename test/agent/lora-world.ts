@@ -1,4 +1,4 @@
-/** A LoRaWAN modem, a radio that loses frames, and a full node with real SCHC receivers, in memory and on virtual time. */
+/** A LoRaWAN modem, a radio that loses frames, and a full node (lora-node.ts), in memory and on virtual time. */
 import type { LoraRecord, LoraRecordSource } from "../../agent/lora-record.ts";
 import type { LoraStateStore } from "../../agent/lora-state-store.ts";
 import type { LoraEvent, LoraState } from "../../agent/lora-status.ts";
@@ -7,13 +7,10 @@ import type { LoraUplinkOptions } from "../../agent/lora-uplink-options.ts";
 import { airtimeMs } from "../../drivers/lora/airtime.ts";
 import type { JoinOutcome, LoraDownlink, LoraModem, SendOutcome } from "../../drivers/lora/modem.ts";
 import { payloadBytesMax, type RegionName } from "../../drivers/lora/region.ts";
-import { SchcReceiver } from "../../fullnode/schc-receiver.ts";
-import { decodeLoraReceipt, encodeLoraReceipt, storedSequences } from "../../protocol/lora-receipt.ts";
-import { fragmentPorts, receiptPort, recordOfPacket, recordPort } from "../../protocol/lorawan.ts";
+import { decodeLoraReceipt, storedSequences } from "../../protocol/lora-receipt.ts";
 import type { SeededRandom } from "../protocol/seeded-random.ts";
+import { epoch, LoraNode } from "./lora-node.ts";
 import { VirtualMachine, VirtualProcess } from "./virtual-machine.ts";
-
-export const epoch = 7;
 
 interface AirFrame {
   readonly port: number;
@@ -46,9 +43,8 @@ export class LoraWorld {
   readonly joins: number[] = [];
   /** Every join request and frame: when it was on the air. */
   readonly air: { readonly startMs: number; readonly endMs: number }[] = [];
-  /** What the node has stored, by sequence. */
-  readonly stored = new Set<number>();
   readonly sealed: LoraRecord[] = [];
+  readonly #node = new LoraNode(this.sealed);
   /** Named by a receipt. */
   readonly released = new Set<number>();
   readonly events: LoraEvent[] = [];
@@ -59,9 +55,6 @@ export class LoraWorld {
   forgets = false;
   uplink: LoraUplink | undefined;
   process = new VirtualProcess(this.machine);
-  readonly #receivers = new Map(fragmentPorts.map((port) => [port as number, new SchcReceiver()]));
-  #answer: LoraDownlink | undefined;
-  #receipt: LoraDownlink | undefined;
   #fCnt = 0;
   #news: () => void = () => undefined;
   #downlink: (downlink: LoraDownlink) => void = () => undefined;
@@ -70,6 +63,11 @@ export class LoraWorld {
   constructor(random: SeededRandom, region: RegionName = "EU868") {
     this.random = () => random.uint32() / 2 ** 32;
     this.region = region;
+  }
+
+  /** What the node has stored, by sequence. */
+  get stored(): ReadonlySet<number> {
+    return this.#node.stored;
   }
 
   /** A process with an uplink; the one before it is dead. */
@@ -234,42 +232,11 @@ export class LoraWorld {
     this.frames.push(frame);
     this.room = undefined;
     const fCnt = this.#fCnt++;
-    if (this.random() >= this.lossUp) this.#nodeReceives(frame, fCnt);
+    if (this.random() >= this.lossUp) this.#node.receive(port, bytes, fCnt, this.machine.nowMs);
     await this.machine.wait(2_000);
-    const downlink = this.#answer ?? this.#receipt;
-    if (downlink === this.#answer) this.#answer = undefined;
-    else this.#receipt = undefined;
+    const downlink = this.#node.take();
     if (downlink && !this.#isLostDown) this.#downlink(downlink);
     return outcome;
-  }
-
-  #nodeReceives({ port, bytes }: AirFrame, fCnt: number): void {
-    const receiver = this.#receivers.get(port);
-    if (port === recordPort && bytes.length > 0) this.#nodeStores(bytes);
-    if (receiver === undefined) return;
-    for (const action of receiver.receive(bytes, fCnt, this.machine.nowMs, "26010203")) {
-      const isPacket = action.kind === "packet";
-      if (isPacket) this.#nodeStores(action.packet);
-      const answers = isPacket ? receiver.stored(this.machine.nowMs) : [action];
-      for (const answer of answers) if (answer.kind === "answer") this.#answer = { port, bytes: answer.bytes };
-    }
-  }
-
-  #nodeStores(packet: Uint8Array): void {
-    const bytes = Buffer.from(recordOfPacket(packet));
-    const record = this.sealed.find((one) => bytes.equals(one.bytes));
-    if (record === undefined) throw new Error("a record that nobody sealed");
-    this.stored.add(record.sequence);
-    let through = 0;
-    while (this.stored.has(through + 1)) through++;
-    const isNear = record.sequence <= through + 32;
-    const sequence = isNear ? through : record.sequence;
-    const named = (i: number): number => (isNear ? sequence + 1 + i : sequence - 1 - i);
-    const bits = Array.from({ length: 32 }, (_, i) => (this.stored.has(named(i)) ? 2 ** (31 - i) : 0));
-    const digest = new Uint8Array(8).fill(sequence === 0 ? 0 : 1);
-    const content = { epoch, sequence, digest, timeS: 1_772_323_200, bitmap: bits.reduce((sum, bit) => sum + bit, 0) };
-    const receipt = encodeLoraReceipt({ type: isNear ? 1 : 2, ...content }, () => new Uint8Array(32));
-    this.#receipt = { port: receiptPort, bytes: receipt };
   }
 
   /** As the wallet would, which verifies. */
