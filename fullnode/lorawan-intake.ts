@@ -41,6 +41,7 @@ import type { Store } from "./store.ts";
 /** What a session knows is saved so late: what comes together is one write, and answers go out before it. */
 const saveAfterMs = 100;
 const sweepEveryMs = 60_000;
+const noteEveryMs = 1_000;
 const hourMs = 3_600_000;
 /** What the record path says of a record that is on disk, in its chain or as evidence. */
 const keptOutcomes: ReadonlySet<RecordAnswer["outcome"]> = new Set([
@@ -101,6 +102,9 @@ export class LorawanIntake {
   #saving: Promise<void> | undefined;
   #foreignChanges: number | undefined;
   #sweepNextMs: number;
+  #noteNextMs = 0;
+  /** Remarks of the server since the last one that was logged, that one included. */
+  #unsaid = 0;
   #saveFailed = false;
   #isClosing = false;
   #stopped = false;
@@ -184,22 +188,29 @@ export class LorawanIntake {
       }
       case "downlink":
         if (event.state === "failed")
-          this.#parts.log.warn("the network server did not send a downlink", {
-            device: event.deviceTopic,
-            got: event.detail,
-          });
+          this.#note(
+            "the network server did not send a downlink",
+            event.deviceTopic,
+            event.detail ?? "no reason given",
+          );
         this.#downlinks.settled(event.deviceTopic, event.id, event.state);
         return;
       case "warning":
-        this.#parts.log.info("the network server says", {
-          devEui: event.route.devEui,
-          code: event.code,
-          detail: event.detail,
-        });
+        this.#note("the network server says", event.route.topic, `${event.code}: ${event.detail}`);
         return;
       case "other":
         return;
     }
+  }
+
+  /** What a server says may come as often as somebody sends it frames: at most one line a second. */
+  #note(message: string, device: string, got: string): void {
+    const nowMs = this.#parts.clock.monotonicMs();
+    this.#unsaid++;
+    if (nowMs < this.#noteNextMs) return;
+    this.#parts.log.warn(message, { device, got, count: this.#unsaid });
+    this.#noteNextMs = nowMs + noteEveryMs;
+    this.#unsaid = 0;
   }
 
   #modemOf({ devEui }: LorawanRoute): Modem {
