@@ -21,6 +21,7 @@ import { LoraReceipts } from "./lora-receipt-building.ts";
 import { LorawanDownlinks } from "./lorawan-downlinks.ts";
 import { countFrame, joined, LorawanModems, type Modem } from "./lorawan-modems.ts";
 import { LorawanSessions } from "./lorawan-sessions.ts";
+import { type After, LorawanStateWriter } from "./lorawan-state-writer.ts";
 import {
   type LorawanEvent,
   type LorawanReason,
@@ -38,8 +39,6 @@ import type { Registry } from "./registry.ts";
 import type { ReceiverAction } from "./schc-receiver.ts";
 import type { Store } from "./store.ts";
 
-/** What a session knows is saved so late: what comes together is one write, and answers go out before it. */
-const saveAfterMs = 100;
 const sweepEveryMs = 60_000;
 const noteEveryMs = 1_000;
 const hourMs = 3_600_000;
@@ -62,8 +61,7 @@ export interface LorawanIntakeParts {
   /** Hours between the receipts of a device, which then speak of all up to them; "each": one for each record. */
   readonly receipts: "each" | number;
   readonly clock: Clock;
-  /** Does something later; what it returns calls it off. */
-  readonly after?: (ms: number, work: () => void) => () => void;
+  readonly after?: After;
   readonly log: Log;
   readonly report?: (sample: RefusedSample<LorawanReason>) => void;
   /** Gives a UUID; for runs that must be the same again. */
@@ -86,26 +84,22 @@ export interface LorawanCounts {
 
 export class LorawanIntake {
   readonly #parts: LorawanIntakeParts;
-  readonly #after: NonNullable<LorawanIntakeParts["after"]>;
+  readonly #writer: LorawanStateWriter;
   readonly #modems: LorawanModems;
   readonly #sessions: LorawanSessions;
   readonly #downlinks: LorawanDownlinks;
   readonly #receipts: LoraReceipts;
   readonly #refusals: RefusalTally<LorawanReason>;
   readonly #counts = { record: 0, fragment: 0, empty: 0, joins: 0, packets: 0, answers: 0, receipts: 0 };
-  readonly #changedModems = new Set<Modem>();
   /** The receipt that each modem was given last, for one that asks again. */
   readonly #lastReceipts = new WeakMap<Modem, Uint8Array>();
   /** Receipts that are being made. */
   readonly #making = new Set<Promise<void>>();
-  #cancelSave: (() => void) | undefined;
-  #saving: Promise<void> | undefined;
   #foreignChanges: number | undefined;
   #sweepNextMs: number;
   #noteNextMs = 0;
   /** Remarks of the server since the last one that was logged, that one included. */
   #unsaid = 0;
-  #saveFailed = false;
   #isClosing = false;
   #stopped = false;
 
@@ -131,9 +125,9 @@ export class LorawanIntake {
   private constructor(parts: LorawanIntakeParts) {
     const { clock, server, store, publishCommand } = parts;
     this.#parts = parts;
-    this.#after = parts.after ?? later;
     this.#modems = new LorawanModems(store.lorawan);
     this.#sessions = new LorawanSessions(clock);
+    this.#writer = new LorawanStateWriter(store.lorawan, this.#sessions, parts.log, parts.after);
     this.#receipts = new LoraReceipts(store, parts.keys);
     this.#downlinks = new LorawanDownlinks({
       ...{ server, clock },
@@ -183,7 +177,7 @@ export class LorawanIntake {
         const modem = this.#modemOf(event.route);
         this.#counts.joins++;
         joined(modem, event.devAddr);
-        this.#changed(modem);
+        this.#writer.modemChanged(modem);
         return;
       }
       case "downlink":
@@ -224,7 +218,7 @@ export class LorawanIntake {
     const refused = countFrame(modem, devAddr, fCnt);
     if (refused) throw new LorawanRefusal(refused, `frame ${fCnt}`);
     modem.lastMs = this.#parts.clock.wallMs();
-    this.#changed(modem);
+    this.#writer.modemChanged(modem);
     this.#downlinks.heard(route);
     if (fPort === 0 || bytes.length === 0) this.#counts.empty++;
     else if (fPort === recordPort) {
@@ -300,7 +294,7 @@ export class LorawanIntake {
     const nowMs = this.#parts.clock.monotonicMs();
     const actions = isKept ? receiver.stored(nowMs, packet) : receiver.refused(nowMs, packet);
     this.#sessions.changed(modem.devEui, port);
-    this.#saveSoon();
+    this.#writer.soon();
     if (isAnswered) this.#act(modem, route, port, actions);
   }
 
@@ -319,7 +313,7 @@ export class LorawanIntake {
         if (bytes === undefined) return;
         this.#lastReceipts.set(modem, bytes);
         modem.receiptMs = this.#parts.clock.wallMs();
-        this.#changed(modem);
+        this.#writer.modemChanged(modem);
         this.#queueReceipt(route, bytes);
       },
       // A device that gets no receipt asks again.
@@ -345,51 +339,6 @@ export class LorawanIntake {
     this.#downlinks.queue(route, "receipt", receiptPort, bytes);
   }
 
-  #changed(modem: Modem): void {
-    this.#changedModems.add(modem);
-    this.#saveSoon();
-  }
-
-  #saveSoon(): void {
-    if (this.#stopped) return;
-    this.#cancelSave ??= this.#after(saveAfterMs, () => void this.#save());
-  }
-
-  /** Writes what has changed, in one transaction; what cannot be written now is written with what changes next. */
-  async #save(): Promise<void> {
-    this.#cancelSave?.();
-    this.#cancelSave = undefined;
-    while (this.#saving) await this.#saving;
-    if (this.#changedModems.size === 0 && !this.#sessions.hasChanges) return;
-    this.#saving = this.#saveNow().finally(() => {
-      this.#saving = undefined;
-    });
-    await this.#saving;
-  }
-
-  async #saveNow(): Promise<void> {
-    if (this.#stopped) return;
-    const modems = [...this.#changedModems];
-    this.#changedModems.clear();
-    const changes = this.#sessions.takeChanges();
-    const counters = modems.map(({ devEui, devAddr, fCnt, joins, lastMs, receiptMs }) => ({
-      ...{ devEui, devAddr, fCnt, joins, lastMs, receiptMs },
-    }));
-    try {
-      await this.#parts.store.lorawan.save({ counters, ...changes });
-      this.#saveFailed = false;
-    } catch (error) {
-      for (const modem of modems) this.#changedModems.add(modem);
-      this.#sessions.giveBack(changes);
-      if (!this.#saveFailed)
-        this.#parts.log.error("sessions of fragments could not be saved", {
-          got: (error as Error).message,
-          todo: "look at the store; after a restart devices send again what was not saved",
-        });
-      this.#saveFailed = true;
-    }
-  }
-
   /** Looks for modems that others have bound, and ends what was silent for too long. For calling every few seconds. */
   async lookAround(): Promise<void> {
     const { store, clock } = this.#parts;
@@ -401,7 +350,7 @@ export class LorawanIntake {
     if (clock.monotonicMs() < this.#sweepNextMs) return;
     this.#sweepNextMs = clock.monotonicMs() + sweepEveryMs;
     // Of a silence of hours nobody waits for the word; it would only meet the next packet.
-    if (this.#sessions.expire().length > 0) this.#saveSoon();
+    if (this.#sessions.expire().length > 0) this.#writer.soon();
     this.#downlinks.expire();
   }
 
@@ -409,7 +358,7 @@ export class LorawanIntake {
   async idle(): Promise<void> {
     await this.#parts.path.idle();
     await Promise.all(this.#making);
-    await this.#save();
+    await this.#writer.save();
   }
 
   /** Takes nothing more, answers what it has, and saves what it knows. */
@@ -423,12 +372,7 @@ export class LorawanIntake {
   abandon(): void {
     this.#isClosing = true;
     this.#stopped = true;
-    this.#cancelSave?.();
+    this.#writer.stop();
     this.#refusals.flush();
   }
-}
-
-function later(ms: number, work: () => void): () => void {
-  const timer = setTimeout(work, ms).unref();
-  return () => clearTimeout(timer);
 }
