@@ -345,7 +345,8 @@ export class LorawanIntake {
     const changes = await store.foreignChanges();
     if (changes !== this.#foreignChanges) {
       this.#foreignChanges = changes;
-      await this.#modems.load();
+      for (const devEui of await this.#modems.load()) this.#sessions.forgetModem(devEui, fragmentPorts);
+      this.#writer.soon();
     }
     if (clock.monotonicMs() < this.#sweepNextMs) return;
     this.#sweepNextMs = clock.monotonicMs() + sweepEveryMs;

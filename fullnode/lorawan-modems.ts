@@ -35,14 +35,16 @@ export class LorawanModems {
     return this.#modems.get(devEui);
   }
 
-  /** Reads who is bound. What is known of the frames of a modem that still is stays as it is. */
-  async load(): Promise<void> {
+  /** Reads who is bound. What is known of the frames of a modem that still is stays as it is. Gives the DevEUIs that are not any more, or to others. */
+  async load(): Promise<string[]> {
     const loaded = new Map<string, Modem>();
     for (const binding of await this.#store.bindings()) {
       const known = this.#modems.get(binding.devEui);
       loaded.set(binding.devEui, known?.name === binding.name ? known : modemOf(binding));
     }
+    const gone = [...this.#modems.values()].filter(({ devEui, name }) => loaded.get(devEui)?.name !== name);
     this.#modems = loaded;
+    return gone.map(({ devEui }) => devEui);
   }
 }
 

@@ -249,6 +249,22 @@ test("a malicious All-1 and tiles of two packets give no wrong packet, and memor
   assert.ok(waiting < 200, `${waiting} downlinks`);
 });
 
+test("a modem that is moved to another device while the node runs begins anew", async (t) => {
+  const { lorawan, device } = await openBound(t);
+  const frames = framesOf(packetOfRecord(device.reading()));
+  await lorawan.up(devEui, 70, port, frames[0] as Uint8Array);
+  const other = await lorawan.node.enrolled();
+  assert.equal(await lorawan.node.store.lorawan.unbind(devEui), true);
+  await lorawan.node.store.lorawan.bind(devEui, other.name, 2);
+  lorawan.expectChanges();
+  await lorawan.intake.lookAround();
+  assert.equal(lorawan.intake.counts.sessions, 0);
+  for (const [i, bytes] of framesOf(packetOfRecord(other.reading())).entries())
+    await lorawan.up(devEui, i, port, bytes);
+  assert.equal(receiptIn(lorawan.takeDownlinks()).sequence, 1);
+  assert.deepEqual(lorawan.intake.counts.refused, {});
+});
+
 test("after twelve hours of silence a session is forgotten, in the store too", async (t) => {
   const { lorawan, device } = await openBound(t);
   const frames = framesOf(packetOfRecord(device.reading()));
