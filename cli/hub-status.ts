@@ -62,7 +62,9 @@ Exit status 0: wallet and agent answer and nothing is wrong; 1: one of them does
             .join(""),
         );
       process.stdout.write(alarmText(agent?.alarms ?? []));
-      process.stdout.write(walletText(wallet, configuration.walletSocket, policy.encryptTo !== "nobody"));
+      const isLoraAlone = configuration.lora !== undefined && configuration.mqtt === undefined;
+      const isEncryptionWanted = policy.encryptTo !== "nobody" && !isLoraAlone;
+      process.stdout.write(walletText(wallet, configuration.walletSocket, isEncryptionWanted, isLoraAlone));
       process.stdout.write(agentText(agent, configuration.agentSocket));
     }
     const well =
@@ -155,7 +157,12 @@ function onTheWay({ recordForm }: WalletHello, isEncryptionWanted: boolean): str
   return "READABLE by every broker that they pass, though hub.yaml wants them encrypted: run 'ecp config apply', then restart the wallet";
 }
 
-function walletText(wallet: WalletHello | undefined, path: string, isEncryptionWanted: boolean): string {
+function walletText(
+  wallet: WalletHello | undefined,
+  path: string,
+  isEncryptionWanted: boolean,
+  isLoraAlone: boolean,
+): string {
   if (!wallet) return `Wallet   does not answer at ${path}; start it: ecp run, or systemctl start ecp-wallet\n`;
   const sealed = wallet.nextSequence - 1;
   const clock = clockStateLetters[wallet.clockState] ?? "U";
@@ -176,7 +183,7 @@ function walletText(wallet: WalletHello | undefined, path: string, isEncryptionW
       `${sealed} sealed, ${wallet.through} acknowledged, ${sealed - wallet.through} waiting (epoch ${wallet.epoch})`,
     ],
     ...earlierText(wallet),
-    ["on the way", onTheWay(wallet, isEncryptionWanted)],
+    ["on the way", isLoraAlone ? "readable by the LoRaWAN network server" : onTheWay(wallet, isEncryptionWanted)],
     [
       "journal",
       `${wallet.segmentsInUse} of ${wallet.segments} segments in use${wallet.pendingRows > 0 ? `, ${wallet.pendingRows} rows wait for their batch` : ""}`,

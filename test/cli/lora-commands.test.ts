@@ -107,6 +107,7 @@ test("an agent without its modem says so in log, status and metrics; one whose w
   const { code, stdout } = await scene.run("ecp", "status", "--config", config, "--no-qr");
   assert.equal(code, 1);
   assert.match(stdout, /^ {2}uplink +LoRaWAN alone$/m);
+  assert.match(stdout, /^ {2}on the way +readable by the LoRaWAN network server$/m);
   assert.match(stdout, /^ {2}lora +.*EU868: THE MODEM DOES NOT ANSWER \(.*goes on in/m);
   assert.match(stdout, /rows every 15 min, batches of 6 h/);
   const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
