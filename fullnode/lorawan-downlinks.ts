@@ -47,6 +47,8 @@ export class LorawanDownlinks {
   readonly #parts: DownlinkParts;
   /** By {@link LorawanRoute.topic}. */
   readonly #devices = new Map<string, DeviceQueue>();
+  /** By DevEUI: where a modem is reached. One has one place, however many names a server gives it. */
+  readonly #topics = new Map<string, string>();
   readonly #counts = { queued: 0, sent: 0, failed: 0 };
 
   constructor(parts: DownlinkParts) {
@@ -57,7 +59,15 @@ export class LorawanDownlinks {
     return { ...this.#counts };
   }
 
+  /** Devices for which something waits. */
+  get size(): number {
+    return this.#devices.size;
+  }
+
   queue(route: LorawanRoute, kind: DownlinkKind, fPort: number, bytes: Uint8Array): void {
+    const before = this.#topics.get(route.devEui);
+    if (before !== undefined && before !== route.topic) this.#devices.delete(before);
+    this.#topics.set(route.devEui, route.topic);
     const device = this.#devices.get(route.topic) ?? {
       route,
       slots: { answer: { waiting: undefined, next: undefined }, receipt: { waiting: undefined, next: undefined } },
@@ -127,6 +137,8 @@ export class LorawanDownlinks {
   }
 
   #forgetIfEmpty({ route, slots }: DeviceQueue): void {
-    if (slots.answer.waiting === undefined && slots.receipt.waiting === undefined) this.#devices.delete(route.topic);
+    if (slots.answer.waiting !== undefined || slots.receipt.waiting !== undefined) return;
+    this.#devices.delete(route.topic);
+    if (this.#topics.get(route.devEui) === route.topic) this.#topics.delete(route.devEui);
   }
 }

@@ -267,7 +267,7 @@ export class LorawanIntake {
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.#refusals.add("bad-packet", route?.topic ?? modem.devEui, error.message);
-      this.#settle(modem, route, packet, port, false, true);
+      this.#settle(modem, route, packet, port, "refused", true);
       return;
     }
     this.#parts.path.push(topicOf(modem.name, "record"), record, (answer) => {
@@ -275,7 +275,7 @@ export class LorawanIntake {
       const isKept = keptOutcomes.has(answer.outcome);
       const isReceiptDue = isKept && route !== undefined && this.#isReceiptDue(modem, answer);
       // One downlink says both where it can: the receipt ends the session too. A device that misses it asks, and hears the ACK.
-      this.#settle(modem, route, packet, port, isKept, !isReceiptDue);
+      this.#settle(modem, route, packet, port, isKept ? "stored" : "declined", !isReceiptDue);
       if (isReceiptDue) this.#giveReceipt(modem, route, answer);
     });
   }
@@ -286,13 +286,13 @@ export class LorawanIntake {
     route: LorawanRoute | undefined,
     packet: Uint8Array,
     port: number,
-    isKept: boolean,
+    outcome: "stored" | "declined" | "refused",
     isAnswered: boolean,
   ): void {
     const receiver = port === recordPort ? undefined : this.#sessions.get(modem.devEui, port);
     if (receiver === undefined) return;
     const nowMs = this.#parts.clock.monotonicMs();
-    const actions = isKept ? receiver.stored(nowMs, packet) : receiver.refused(nowMs, packet);
+    const actions = outcome === "declined" ? receiver.declined(packet) : receiver[outcome](nowMs, packet);
     this.#sessions.changed(modem.devEui, port);
     this.#writer.soon();
     if (isAnswered) this.#act(modem, route, port, actions);

@@ -12,7 +12,9 @@ import { type ReceiverState, SchcReceiver } from "./schc-receiver.ts";
 import type { LorawanChanges, LorawanSession } from "./store-lorawan.ts";
 
 /** Four ports a modem; more than 10,000 modems in the middle of a packet at one moment would be a flood. */
-export const sessionsMax = 40_000;
+const sessionsMax = 40_000;
+/** Looked at, the longest silent ones first, for one to be forgotten where there are too many. */
+const lookedAtMax = 1_000;
 const stateBytesMax = 16_384;
 const stateVersion = 1;
 const phases = ["idle", "collecting", "whole", "stored", "refused"] as const satisfies ReceiverState["phase"][];
@@ -25,13 +27,15 @@ interface Session {
 
 export class LorawanSessions {
   readonly #clock: Clock;
+  readonly #sessionsMax: number;
   /** The one that was heard last is last. */
   readonly #sessions = new Map<string, Session>();
   readonly #dirty = new Map<string, Session>();
   readonly #ended = new Map<string, { readonly devEui: string; readonly port: number }>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, limit = sessionsMax) {
     this.#clock = clock;
+    this.#sessionsMax = limit;
   }
 
   get size(): number {
@@ -66,11 +70,26 @@ export class LorawanSessions {
   receiverFor(devEui: string, port: number): SchcReceiver | undefined {
     const key = keyOf(devEui, port);
     const known = this.#sessions.get(key);
-    if (known === undefined && this.#sessions.size >= sessionsMax) return undefined;
+    if (known === undefined && this.#sessions.size >= this.#sessionsMax && !this.#makeRoom()) return undefined;
     const session = known ?? { devEui, port, receiver: new SchcReceiver() };
     this.#sessions.delete(key);
     this.#sessions.set(key, session);
     return session.receiver;
+  }
+
+  /**
+   * Of a packet that was settled only the answer is kept, for a device that missed it: without it that one sends its packet again. So the
+   * one that was silent for longest is forgotten, or new devices would be kept out by those that are served.
+   */
+  #makeRoom(): boolean {
+    let looked = 0;
+    for (const session of this.#sessions.values()) {
+      if (++looked > lookedAtMax) return false;
+      if (!session.receiver.isSettled) continue;
+      this.#end(session);
+      return true;
+    }
+    return false;
   }
 
   /** After anything was done to a receiver: it is saved, or forgotten where it has ended. */

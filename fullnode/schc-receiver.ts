@@ -109,6 +109,11 @@ export class SchcReceiver {
     return this.#phase === "stored";
   }
 
+  /** What became of the packet is known, and kept only to be said once more. */
+  get isSettled(): boolean {
+    return this.#phase === "stored" || this.#phase === "refused";
+  }
+
   /** When {@link expire} has something to do; undefined while idle. */
   get deadlineMs(): number | undefined {
     return this.isIdle ? undefined : this.#deadlineMs;
@@ -156,6 +161,14 @@ export class SchcReceiver {
    */
   stored(nowMs: number, packet?: Uint8Array): ReceiverAction[] {
     return this.#settle("stored", nowMs, packet);
+  }
+
+  /**
+   * The record of the packet is not taken as things are, which may change: a rotation may come, a gap may close. Whoever asks again has
+   * it handed over again.
+   */
+  declined(packet: Uint8Array): ReceiverAction[] {
+    return this.#phase === "whole" && this.#packet && equalBytes(packet, this.#packet) ? [abort] : [];
   }
 
   /** No record can come of the packet, however often it is sent. */

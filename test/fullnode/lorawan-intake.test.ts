@@ -3,7 +3,10 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { type TestContext, test } from "node:test";
 import { SchcSender } from "../../agent/schc-sender.ts";
+import { LorawanDownlinks } from "../../fullnode/lorawan-downlinks.ts";
 import type { LorawanIntakeParts } from "../../fullnode/lorawan-intake.ts";
+import { LorawanSessions } from "../../fullnode/lorawan-sessions.ts";
+import { thingsStack } from "../../fullnode/things-stack.ts";
 import { decodeLoraReceipt, loraReceiptTypes } from "../../protocol/lora-receipt.ts";
 import { fragmentPorts, receiptPort, recordPort } from "../../protocol/lorawan.ts";
 import { decodeAnswer, encodeFragment } from "../../protocol/schc.ts";
@@ -338,4 +341,74 @@ test("records behind a gap are named by a receipt that releases nothing", async 
   await lorawan.up(devEui, 0, recordPort, records[39] as Uint8Array);
   const receipt = receiptIn(lorawan.takeDownlinks());
   assert.deepEqual([receipt.type, receipt.sequence], [2, 40]);
+});
+
+test("a record that is refused for what may change is tried again when its device asks again", async (t) => {
+  const { lorawan, device } = await openBound(t);
+  const { path } = lorawan.node;
+  // As where the rotation that makes the record's key known has not come yet.
+  const refusing = {
+    push: (_topic: string, _record: Uint8Array, answered?: (answer: { outcome: "unknown-key" }) => void) =>
+      answered?.({ outcome: "unknown-key" }),
+    idle: async () => undefined,
+  };
+  let isRefusing = true;
+  await lorawan.begin({
+    path: {
+      push: (topic, record, answered) => (isRefusing ? refusing : path).push(topic, record, answered),
+      idle: () => path.idle(),
+    },
+  });
+  const frames = framesOf(packetOfRecord(device.reading()));
+  let fCnt = 0;
+  for (const bytes of frames) await lorawan.up(devEui, fCnt++, port, bytes);
+  assert.deepEqual(answerIn(lorawan.takeDownlinks()), { kind: "receiver-abort" });
+  isRefusing = false;
+  lorawan.pass(hourMs);
+  for (const bytes of frames) await lorawan.up(devEui, fCnt++, port, bytes);
+  const downlinks = lorawan.takeDownlinks();
+  assert.equal(receiptIn(downlinks).sequence, 1);
+  assert.equal(lorawan.node.count("records"), 1);
+});
+
+test("a modem has one place where downlinks wait for it, however many names its server gives it", () => {
+  const downlinks: string[] = [];
+  const lorawan = new LorawanDownlinks({
+    server: thingsStack("meters@ttn"),
+    publish: ({ topic }) => downlinks.push(topic) > 0,
+    clock: { wallMs: () => 0, monotonicMs: () => 0 },
+    newId: () => "00000000-0000-4000-8000-000000000000",
+  });
+  for (let i = 0; i < 1_000; i++)
+    lorawan.queue({ devEui, topic: `v3/meters@ttn/devices/d${i}` }, "answer", port, Uint8Array.of(i));
+  assert.equal(lorawan.size, 1);
+  assert.equal(downlinks.length, 1_000, "all were answered");
+  lorawan.queue({ devEui: "0000000000000001", topic: "v3/meters@ttn/devices/other" }, "answer", port, Uint8Array.of(1));
+  assert.equal(lorawan.size, 2, "control: another modem");
+});
+
+test("where there are too many sessions, what is answered makes room for who is not", () => {
+  const sessions = new LorawanSessions({ wallMs: () => 0, monotonicMs: () => 0 }, 3);
+  const take = (name: string, isStored: boolean): boolean => {
+    const receiver = sessions.receiverFor(name, port);
+    const packet = Uint8Array.of(100, 1, 2, 3);
+    if (receiver === undefined) return false;
+    for (const [fCnt, bytes] of framesOf(packet).entries())
+      if (isStored || bytes.length === 1) receiver.receive(bytes, fCnt, 0, "1");
+      else receiver.receive(encodeFragment({ kind: "ack-request", window: 0 }), fCnt, 0, "1");
+    if (isStored) receiver.stored(0, packet);
+    sessions.changed(name, port);
+    return true;
+  };
+  assert.ok(take("a", false) && take("b", true) && take("c", true));
+  assert.ok(take("d", false) && take("e", false));
+  assert.deepEqual(
+    ["a", "b", "c", "d", "e"].map((name) => sessions.get(name, port) !== undefined),
+    [true, false, false, true, true],
+  );
+  assert.equal(take("f", true), false, "control: the others are in the middle of their packets");
+  assert.deepEqual(
+    sessions.takeChanges().ended.map(({ devEui: name }) => name),
+    ["b", "c"],
+  );
 });
