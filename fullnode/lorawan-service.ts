@@ -16,6 +16,8 @@ const leaseMarginMs = 2_000;
 const lookAroundMs = 2_000;
 /** What is larger is refused by the intake; what is far larger must not be gathered in memory first. */
 const packetBytesMax = 4 * eventBytesMax;
+/** Commands that the broker has not acknowledged, or taken off the line: one that takes no more must not fill the memory. */
+const commandsInFlightMax = 1_000;
 
 export interface LorawanOptions {
   readonly server: NetworkServer;
@@ -53,6 +55,7 @@ export class LorawanService {
   /** By the monotonic clock; the lease is not relied on after it. */
   #heldUntilMs = 0;
   #leaseFailed = false;
+  #commandsInFlight = 0;
 
   constructor(parts: LorawanServiceParts) {
     this.#parts = parts;
@@ -62,6 +65,10 @@ export class LorawanService {
 
   get status(): LorawanStatus {
     return { state: this.#state, counts: this.#intake?.counts };
+  }
+
+  get #holdsLease(): boolean {
+    return this.#parts.clock.monotonicMs() < this.#heldUntilMs;
   }
 
   async #run(): Promise<void> {
@@ -74,7 +81,7 @@ export class LorawanService {
         renewAtMs = nowMs + renewMs;
         await this.#renew();
       }
-      if (this.#parts.clock.monotonicMs() >= this.#heldUntilMs) await this.#standBy(false);
+      if (!this.#holdsLease) await this.#standBy(false);
       else
         await this.#serve().catch((error: Error) =>
           // The store gives no answer: tried again until it does, or until the lease has run out.
@@ -110,8 +117,10 @@ export class LorawanService {
     const intake = await LorawanIntake.open({
       ...this.#parts,
       publishCommand: (topic, json) => {
-        if (!this.#link?.isConnected) return false;
-        this.#link.publish(topic, json, server.qos);
+        if (!this.#link?.isConnected || !this.#holdsLease || this.#commandsInFlight >= commandsInFlightMax)
+          return false;
+        this.#commandsInFlight++;
+        this.#link.publish(topic, json, server.qos, () => this.#commandsInFlight--);
         return true;
       },
     });
@@ -132,8 +141,12 @@ export class LorawanService {
         absent: "devices send again what is not answered",
       },
       log,
-      onMessage: (topic, payload) => intake.receive(topic, payload),
+      // Also where the store gives no answer at all, and nobody has come to stand by yet: another node may be at it.
+      onMessage: (topic, payload) => {
+        if (this.#holdsLease) intake.receive(topic, payload);
+      },
       onConnected: (version) => {
+        this.#commandsInFlight = 0;
         if (this.#intake === intake) this.#say(version === undefined ? "connecting" : "connected");
       },
     });
@@ -160,11 +173,11 @@ export class LorawanService {
 
   /** Finishes what is in hand, and lets another node have the lease. */
   async stop(): Promise<void> {
-    const { store, lease, clock, log } = this.#parts;
+    const { store, lease, log } = this.#parts;
     this.#abort.abort();
     await this.#running;
     try {
-      await this.#standBy(clock.monotonicMs() < this.#heldUntilMs);
+      await this.#standBy(this.#holdsLease);
       await store.lorawan.releaseLease(lease, this.#holder);
     } catch (error) {
       log.warn("the LoRaWAN lease was not given back; it runs out by itself", { got: (error as Error).message });

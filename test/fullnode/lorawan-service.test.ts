@@ -55,6 +55,15 @@ async function startServer(t: TestContext) {
       console.log(`uplink answered within ${(performance.now() - startMs).toFixed(1)} ms`);
       return command;
     },
+    /** Publishes an event, and comes back when the broker has given it to all who hear it. */
+    async deliver(topic: string, payload: Buffer): Promise<void> {
+      const listener = await mqtt.connectAsync({ ...address, protocolVersion: 5, reconnectPeriod: 0 });
+      await listener.subscribeAsync(topic);
+      const heard = new Promise((resolve) => listener.once("message", resolve));
+      await client.publishAsync(topic, payload, { qos: 0 });
+      await heard;
+      await listener.endAsync();
+    },
     publish: (topic: string, payload: Buffer) => client.publishAsync(topic, payload, { qos: 0 }),
     /** As it says of a downlink that has left. */
     async sent(command: Record<string, unknown>): Promise<void> {
@@ -147,6 +156,61 @@ test("two nodes on one store: one takes the frames, the other takes over when it
   assert.equal(network.commands.length, 5);
   for (const { service } of alone) await service.stop();
   for (const node of [first, second]) await node.path.stop();
+});
+
+test("a node whose store gives no answer takes no frames once its lease has run out", {
+  skip: mosquittoMissing,
+}, async (t) => {
+  const network = await startServer(t);
+  const node = new NodeFixture(t);
+  const device = await node.enrolled();
+  await node.store.lorawan.bind(devEui, device.name, 1);
+  let aheadMs = 0;
+  const clock = { wallMs: systemClock.wallMs, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
+  let hang: (() => void) | undefined;
+  const answer = Promise.withResolvers<void>();
+  const lorawan = new Proxy(node.store.lorawan, {
+    get: (target, name) => {
+      if (name === "takeLease" && hang)
+        return () => {
+          hang?.();
+          return answer.promise.then(() => true);
+        };
+      const value = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const store = new Proxy(node.store, {
+    get: (target, name) => {
+      if (name === "lorawan") return lorawan;
+      const value = Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const { service, reached, states } = startService(node, { broker: network.address, store, clock, ttlMs: 15_000 });
+  t.after(() => service.stop());
+  await reached("connected");
+  await network.up(0, device.reading());
+  await new Promise<void>((resolve) => {
+    hang = resolve;
+  });
+  const up = (fCnt: number) =>
+    chirpStackUp(devEui, { fCnt, fPort: recordPort, bytes: packetOfRecord(device.reading()) });
+  const control = up(1);
+  await network.deliver(control.topic, control.payload);
+  while (node.count("records") < 2) await new Promise((resolve) => setImmediate(resolve));
+  aheadMs = 20_000;
+  assert.equal(states.at(-1), "connected", "it does not know yet");
+  const late = up(2);
+  await network.deliver(late.topic, late.payload);
+  hang = undefined;
+  answer.resolve();
+  await reached("standby");
+  await reached("connected");
+  await network.up(3, device.reading());
+  assert.equal(node.count("records"), 3, "all but the one that came after the lease");
+  await service.stop();
+  await node.path.stop();
 });
 
 test("a broker that goes and comes again, floods of junk, and events over the limit end nothing", {
