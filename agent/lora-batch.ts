@@ -51,23 +51,37 @@ function dayAirtimeMs({ region, slotS, meters }: BatchSurroundings, lengthS: num
   return batches.reduce((sum, ms) => sum + ms, 0) * (dayS / lengthS);
 }
 
+/** What may be open in the wallet when a process begins: rows of that slot, of a batch no longer than that. */
+export interface UnknownBatch {
+  readonly slotS: number;
+  readonly longestS: number;
+}
+
 export class LoraBatch implements RowBatch {
   readonly #lengthS: () => number;
   /** Of the rows since the last end, as the record has them. */
   #bytes = 0;
   #rows = 0;
   #before: Sample | undefined;
+  readonly #unknown: UnknownBatch | undefined;
+  /** Of rows that the process before may have sealed into the batch that is open. */
+  #unknownBytes: number | undefined;
 
-  /** @param lengthS seconds that a batch is to cover now; ends lie on the clock's own multiples */
-  constructor(lengthS: () => number) {
+  /**
+   * @param lengthS seconds that a batch is to cover now; ends lie on the clock's own multiples
+   * @param unknown the wallet may have rows of an open batch from before; absent: it has none
+   */
+  constructor(lengthS: () => number, unknown?: UnknownBatch) {
     this.#lengthS = lengthS;
+    this.#unknown = unknown;
   }
 
   /** At its time; before that where one more row may not fit a packet (RFC 9011's 252 tiles). */
   closes(samples: readonly Sample[]): boolean {
     const lengthS = this.#lengthS();
-    const bytes = this.#bytesWith(samples);
-    const rowBytes = bytes / Math.max(1, this.#rows + samples.length);
+    this.#unknownBytes ??= this.#unknown && samples[0] ? bytesBefore(samples[0], this.#unknown) : 0;
+    const bytes = this.#unknownBytes + this.#bytesWith(samples);
+    const rowBytes = this.#bytesWith(samples) / Math.max(1, this.#rows + samples.length);
     const isFull = recordOverheadBytes + bytes + 2 * rowBytes > packetBytesMax;
     return isFull || samples.some(({ row }) => row.timeS % lengthS === 0);
   }
@@ -75,6 +89,7 @@ export class LoraBatch implements RowBatch {
   /** Tells how many rows the batch has with these. */
   sealed(samples: readonly Sample[], closed: boolean): number {
     const rows = this.#rows + samples.length;
+    if (closed) this.#unknownBytes = 0;
     this.#bytes = closed ? 0 : this.#bytesWith(samples);
     this.#rows = closed ? 0 : rows;
     this.#before = closed ? undefined : samples.at(-1);
@@ -90,6 +105,12 @@ export class LoraBatch implements RowBatch {
     }
     return bytes;
   }
+}
+
+/** At most, as if each row had its values whole: all slots since the longest batch that this row can be of began. */
+function bytesBefore(first: Sample, { slotS, longestS }: UnknownBatch): number {
+  const sinceS = (first.row.timeS - slotS + longestS) % longestS;
+  return Math.floor(sinceS / slotS) * rowBytesOf(first, undefined);
 }
 
 /** A row is its differences to the one before (protocol/README.md); one that failed is a status beside them. */

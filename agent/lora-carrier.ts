@@ -67,11 +67,12 @@ export class LoraCarrier {
 
   constructor(options: LoraCarrierOptions) {
     this.#options = options;
-    const { slotS, codes } = options.configuration;
+    const { slotS, codes, batchS } = options.configuration;
+    const longestS = batchS === "auto" ? 86_400 : batchS;
     this.plan = {
       plan: loraPlan,
       thinning: { slotS, codes },
-      batch: () => new LoraBatch(() => this.#batchLengthS()),
+      batch: () => new LoraBatch(() => this.#batchLengthS(), { slotS, longestS }),
     };
   }
 

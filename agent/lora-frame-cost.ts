@@ -1,5 +1,6 @@
 /** What a frame costs in airtime, before it goes and after. */
 import { airtimeMs, frameAirtimeMs } from "../drivers/lora/airtime.ts";
+import type { ModemFamily } from "../drivers/lora/modem.ts";
 import { dataRates, payloadBytesMax, type RegionName } from "../drivers/lora/region.ts";
 import type { FrameCost } from "./lora-budget.ts";
 
@@ -7,6 +8,8 @@ import type { FrameCost } from "./lora-budget.ts";
 const fOptsBytesMax = 15;
 const joinRequestBytes = 23;
 const slowestDataRate = 0;
+/** The most repetitions that a server's ADR usually asks for; so many always fit an allowance. */
+const usualTransmissionsMax = 3;
 
 /** Of the region: the LoRa data rate of that number; the slowest where there is none, which costs the most. */
 function known(region: RegionName, dataRate: number | undefined): number {
@@ -40,15 +43,28 @@ export function costBefore(region: RegionName, dataRate: number | undefined, byt
   };
 }
 
-/** After it has gone: at the slower one of the data rates before and after. */
+/**
+ * What is kept free for a frame before it goes. A server that had the last one repeated will have this one too; AT_Slave, where it has not
+ * joined, sends a join request in the frame's place.
+ */
+export function reserveFor(family: ModemFamily, cost: FrameCost, region: RegionName, transmissions: number): FrameCost {
+  const boundMs = cost.boundMs * Math.min(transmissions, usualTransmissionsMax);
+  return { ...cost, boundMs: Math.max(boundMs, family === "at-slave" ? joinCost(region).boundMs : 0) };
+}
+
+/** After it has gone: at the slower one of the data rates before and after, as often as it went. */
 export function costAfter(
   region: RegionName,
   before: number | undefined,
   after: number | undefined,
   bytes: number,
+  transmissions = 1,
 ): FrameCost {
   const rate = Math.min(known(region, before), known(region, after));
-  return { airtimeMs: airtimeMs(region, rate, bytes), boundMs: boundMs(region, rate, bytes) };
+  return {
+    airtimeMs: transmissions * airtimeMs(region, rate, bytes),
+    boundMs: transmissions * boundMs(region, rate, bytes),
+  };
 }
 
 /** A join request may go at any data rate. */

@@ -32,6 +32,15 @@ export interface OutgoingFrame {
   done(outcome: "sent" | "not-sent" | "unknown", nowMs: number): void;
 }
 
+/** Carries MAC commands only. */
+export const emptyFrame: OutgoingFrame = {
+  port: recordPort,
+  bytesMax: 0,
+  share: 1,
+  take: () => new Uint8Array(),
+  done: () => undefined,
+};
+
 /** What was found to send; its sessions are looked up again when a frame is made. */
 export interface Pending {
   readonly record: LoraRecord | undefined;

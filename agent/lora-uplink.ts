@@ -7,13 +7,13 @@
 import { DriverError, messageOf } from "../drivers/failure.ts";
 import type { JoinOutcome, LoraDownlink, SendOutcome } from "../drivers/lora/modem.ts";
 import { BackOff } from "../platform/back-off.ts";
-import { fragmentPorts, receiptPort, recordPort } from "../protocol/lorawan.ts";
+import { fragmentPorts, receiptPort } from "../protocol/lorawan.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type BudgetWait, type FrameCost, LoraBudget } from "./lora-budget.ts";
-import { costAfter, costBefore, dutyCycleOf, joinCost } from "./lora-frame-cost.ts";
+import { costAfter, costBefore, dutyCycleOf, joinCost, reserveFor } from "./lora-frame-cost.ts";
 import { FrameLimit } from "./lora-frame-limit.ts";
 import { JoinPolicy } from "./lora-join.ts";
-import { LoraOutbox, type OutgoingFrame, type Pending } from "./lora-outbox.ts";
+import { emptyFrame, LoraOutbox, type OutgoingFrame, type Pending } from "./lora-outbox.ts";
 import { usualRepeatDelaysMs } from "./lora-repeats.ts";
 import { LoraRest } from "./lora-rest.ts";
 import { budgetSentences, joinSentences, refusalSentences } from "./lora-sentences.ts";
@@ -34,15 +34,6 @@ const joinLookMs = 15 * minuteMs;
 const keysLookMs = 5 * minuteMs;
 const storeRetryMs = minuteMs;
 const recordsRetryMs = 10 * secondMs;
-/** Carries MAC commands only. */
-const emptyFrame: OutgoingFrame = {
-  port: recordPort,
-  bytesMax: 0,
-  share: 1,
-  take: () => new Uint8Array(),
-  done: () => undefined,
-};
-
 /** What the modem said of itself last. */
 interface ModemView {
   readonly joined: boolean;
@@ -69,6 +60,8 @@ export class LoraUplink {
   /** Why it is to be begun anew, after a rest. */
   #lostBy: string | undefined;
   #view: ModemView = { joined: false };
+  /** How often the last frame was on the air: the server may want that of each (NbTrans). */
+  #transmissions = 1;
   #joinDetail: string | undefined;
   #condition: LoraCondition = "stopped";
   #detail: string | undefined;
@@ -130,6 +123,7 @@ export class LoraUplink {
     this.#rest.end();
     await this.#o.modem.close();
     await this.#running;
+    await this.#o.modem.close(); // its port, where it was being opened
     this.#say("stopped");
   }
 
@@ -268,7 +262,10 @@ export class LoraUplink {
     return frame === "no-room" ? this.#makeRoom(bytesMax) : this.#send(frame);
   }
 
-  #restIdle(): Promise<void> {
+  async #restIdle(): Promise<void> {
+    // Batches are as long as the data rate wants, also the one before the first frame.
+    if (this.#view.dataRate === undefined) this.#view = await this.#o.modem.state();
+    if (!this.#view.joined) return;
     const nowMs = this.#nowMs;
     const dueMs = this.#outbox.nextDueMs(nowMs) ?? Number.POSITIVE_INFINITY;
     this.#say("idle");
@@ -344,7 +341,8 @@ export class LoraUplink {
   async #send(frame: OutgoingFrame): Promise<void> {
     const { region, modem } = this.#o;
     const { dataRate } = this.#view;
-    const cost = costBefore(region, dataRate, frame.bytesMax);
+    const once = costBefore(region, dataRate, frame.bytesMax);
+    const cost = reserveFor(modem.family, once, region, this.#transmissions);
     const wait = this.#budget.waitFor(cost, this.#nowMs, frame.share);
     if (wait) return this.#awaitBudget(wait, frame.share < 1);
     const bytes = frame.take(this.#nowMs);
@@ -357,8 +355,9 @@ export class LoraUplink {
       return this.#rest.rest(storeRetryMs, false);
     }
     const outcome = await modem.send(frame.port, bytes);
+    if (outcome.kind === "sent" || outcome.kind === "fault") this.#transmissions = outcome.transmissions ?? 1;
     if (outcome.kind === "sent") await this.#sent(frame, bytes.length, dataRate);
-    const delayMs = outcome.kind === "sent" ? 0 : this.#notSent(frame, bytes.length, outcome, cost);
+    const delayMs = outcome.kind === "sent" ? 0 : this.#notSent(frame, bytes.length, outcome, once);
     await this.#save();
     if (delayMs > 0) await this.#rest.rest(delayMs, false);
   }
@@ -381,7 +380,7 @@ export class LoraUplink {
       if (!(error instanceof DriverError)) throw error;
       this.#lose(error.message);
     }
-    const cost = costAfter(this.#o.region, before, after, bytes);
+    const cost = costAfter(this.#o.region, before, after, bytes, this.#transmissions);
     this.#budget.settle(cost, this.#nowMs);
     const { airtimeMs } = cost;
     this.#o.emit({
@@ -417,7 +416,7 @@ export class LoraUplink {
         this.#joinDetail = "the modem has forgotten that it had joined";
         return 0;
       case "fault":
-        this.#budget.settle(cost, nowMs);
+        this.#budget.settle(reserveFor(modem.family, cost, region, this.#transmissions), nowMs);
         frame.done("unknown", nowMs);
         this.#lose(outcome.detail);
         return 0;

@@ -113,12 +113,16 @@ export class SerialModem implements LoraModem {
       try {
         await this.#trust();
         const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+        const { clock } = this.#options.timing;
+        const beganMs = clock.monotonicMs();
         const outcome = await this.#run(this.#dialect.send({ port, hex, ...this.#waits(bytes.length) }));
+        const transmissions = this.#transmissions(bytes.length, clock.monotonicMs() - beganMs);
         this.#report(this.#dialect.flush());
         if (outcome.kind === "sent") this.#joined = true;
         if (outcome.kind === "not-joined") this.#joined = false;
         if (outcome.kind === "fault") this.#isSuspect = true;
-        return outcome;
+        const isRepeated = transmissions > 1 && (outcome.kind === "sent" || outcome.kind === "fault");
+        return isRepeated ? { ...outcome, transmissions } : outcome;
       } catch (error) {
         return this.#failed(error);
       }
@@ -257,18 +261,33 @@ export class SerialModem implements LoraModem {
   }
 
   #waits(bytes: number): { guardMs: number; windowsMs: number } {
-    const { region, rx1DelayS = 1 } = this.#options;
-    const afterMs = (rx1DelayS + 1) * 1_000 + windowMs;
+    const { region } = this.#options;
+    const afterMs = this.#secondWindowMs + windowMs;
     const slowest = dataRates(region)[0]?.dataRate ?? 0;
-    const known = dataRates(region).some(({ dataRate }) => dataRate === this.#dataRate) ? this.#dataRate : slowest;
-    const airtimeAt = (dataRate: number): number => {
-      const most = payloadBytesMax(region, dataRate, { dwell: false, repeaterSafe: false }) ?? bytes;
-      return airtimeMs(region, dataRate, Math.min(bytes, most));
-    };
     return {
-      guardMs: repetitionsMax * (airtimeAt(slowest) + afterMs) + marginMs,
-      windowsMs: airtimeAt(known ?? slowest) + afterMs,
+      guardMs: repetitionsMax * (this.#airtimeAt(slowest, bytes) + afterMs) + marginMs,
+      windowsMs: this.#airtimeAt(this.#dataRate ?? slowest, bytes) + afterMs,
     };
+  }
+
+  /** From the end of a frame to the second window. */
+  get #secondWindowMs(): number {
+    return ((this.#options.rx1DelayS ?? 1) + 1) * 1_000;
+  }
+
+  /** At the slowest data rate where there is none of that number. */
+  #airtimeAt(dataRate: number, bytes: number): number {
+    const { region } = this.#options;
+    const rate = dataRates(region).find((known) => known.dataRate === dataRate) ?? dataRates(region)[0];
+    const known = rate?.dataRate ?? 0;
+    const most = payloadBytesMax(region, known, { dwell: false, repeaterSafe: false }) ?? bytes;
+    return airtimeMs(region, known, Math.min(bytes, most));
+  }
+
+  /** How often a frame can have been on the air: each time ends with its second window. An AT_Slave does not say when it is through. */
+  #transmissions(bytes: number, tookMs: number): number {
+    if (this.family === "at-slave" || this.#dataRate === undefined) return 1;
+    return Math.max(1, Math.floor(tookMs / (this.#airtimeAt(this.#dataRate, bytes) + this.#secondWindowMs)));
   }
 }
 

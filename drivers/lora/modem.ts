@@ -18,14 +18,17 @@ export const factoryBauds: Readonly<Record<ModemFamily, number>> = {
 
 /** What became of one frame. */
 export type SendOutcome =
-  /** It was on the air, and its receive windows are closed. */
-  | { readonly kind: "sent" }
+  /**
+   * It was on the air, and its receive windows are closed. `transmissions`: so often, where the time that it took says more than once; a server
+   * may ask for that (NbTrans), and no modem tells.
+   */
+  | { readonly kind: "sent"; readonly transmissions?: number }
   | { readonly kind: "busy"; readonly retryInMs?: number }
   | { readonly kind: "duty-cycle"; readonly retryInMs?: number }
   /** `emptyFrameSent`: the modem sent a frame without payload instead, which cost airtime. `bytesMax`: what fits now, where it says so. */
   | { readonly kind: "too-long"; readonly bytesMax?: number; readonly emptyFrameSent: boolean }
   | { readonly kind: "not-joined" }
-  | { readonly kind: "fault"; readonly detail: string };
+  | { readonly kind: "fault"; readonly detail: string; readonly transmissions?: number };
 
 /** What became of one attempt to join. */
 export interface JoinOutcome {

@@ -152,3 +152,18 @@ test("a day of wild values is closed before its record outgrows a packet", () =>
   }
   assert.ok(longest > packetBytesMax * 0.8 && longest <= packetBytesMax, `${longest} bytes`);
 });
+
+test("a batch that was open before this process is closed while it still fits a packet", () => {
+  const codes = [1, 2, 3, 4, 5, 6, 7, 8];
+  const sample = (hour: number): Sample => ({
+    codes,
+    row: { timeS: 1_799_971_200 + hour * 3_600 + 900, status: statuses.good, values: codes.map(() => 24_000_000) },
+  });
+  const unknown = { slotS: 900, longestS: 86_400 };
+  const late = new LoraBatch(() => 86_400, unknown);
+  assert.equal(late.closes([sample(20)]), true, "the rows since midnight may be in the wallet");
+  late.sealed([sample(20)], true);
+  assert.equal(late.closes([sample(21)]), false, "from here on it is known");
+  assert.equal(new LoraBatch(() => 86_400, unknown).closes([sample(1)]), false, "few rows, far from full");
+  assert.equal(new LoraBatch(() => 86_400).closes([sample(20)]), false, "control: nothing was there before");
+});

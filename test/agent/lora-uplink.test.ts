@@ -405,3 +405,31 @@ test("stop ends a long rest at once, and says so", async (t) => {
   await here.machine.run(1_100, () => isStopped);
   assert.equal(uplink.status().condition, "stopped");
 });
+
+test("the data rate is known before the first frame: how long a batch is hangs on it", async (t) => {
+  const here = world(t);
+  here.dataRate = 5;
+  const uplink = here.start();
+  await here.machine.run(minuteMs);
+  assert.equal(uplink.dataRate, 5);
+  here.joined = false;
+  const joins = here.start();
+  await here.machine.run(2 * minuteMs);
+  assert.equal(here.joins.length, 1);
+  assert.equal(joins.dataRate, 5);
+  assert.equal(here.frames.length, 0);
+});
+
+for (const isTold of [true, false])
+  test(`frames that a server has repeated ${isTold ? "count as often as they go" : "are over the law's limit where nobody counts them (control)"}`, async (t) => {
+    const here = world(t);
+    here.transmissions = 3;
+    here.tellsTransmissions = isTold;
+    for (let record = 0; record < 12; record++) here.seal(139);
+    here.start();
+    await here.machine.run(3 * hourMs);
+    const fullest = here.fullestMs(hourMs);
+    // The first frame after the change is not known to be repeated until it has gone: nothing was spent then.
+    if (isTold) assert.ok(fullest <= 36_000, `${fullest} ms`);
+    else assert.ok(fullest > 36_000, `${fullest} ms`);
+  });

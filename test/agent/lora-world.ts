@@ -25,6 +25,10 @@ export class LoraWorld {
   readonly random: () => number;
   readonly region: RegionName;
   dataRate = 0;
+  /** How often each frame goes (NbTrans). */
+  transmissions = 1;
+  /** Whether the driver sees that. */
+  tellsTransmissions = true;
   /** FOpts in each frame, at most. */
   fOptsMax = 0;
   lossUp = 0;
@@ -234,9 +238,15 @@ export class LoraWorld {
     const fCnt = this.#fCnt++;
     if (this.random() >= this.lossUp) this.#node.receive(port, bytes, fCnt, this.machine.nowMs);
     await this.machine.wait(2_000);
+    for (let again = 1; again < this.transmissions; again++) {
+      await this.#onAir(bytes.length, this.dataRate);
+      await this.machine.wait(2_000);
+    }
     const downlink = this.#node.take();
     if (downlink && !this.#isLostDown) this.#downlink(downlink);
-    return outcome;
+    return this.transmissions > 1 && this.tellsTransmissions && outcome.kind === "sent"
+      ? { ...outcome, transmissions: this.transmissions }
+      : outcome;
   }
 
   /** As the wallet would, which verifies. */
