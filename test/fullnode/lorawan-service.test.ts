@@ -79,7 +79,7 @@ function startService(node: NodeFixture, parts: Pick<LorawanServiceParts, "broke
   const waiting: { state: LorawanState; resolve: () => void }[] = [];
   const { store, keys, path } = node;
   const service = new LorawanService({
-    ...{ store, keys, path, clock: systemClock, receipts: "each", lease: "lorawan/test", renewMs: 100, ttlMs: 600 },
+    ...{ store, keys, path, clock: systemClock, receipts: "each", lease: "lorawan/test", renewMs: 100, ttlMs: 2_000 },
     server: chirpStack(application),
     registry: new Registry(store),
     log: createLog("test", (line) => node.logLines.push(line)),
@@ -111,9 +111,9 @@ test("two nodes on one store: one takes the frames, the other takes over when it
   t.after(() => usePostgres(undefined));
   const network = await startServer(t);
   const first = new NodeFixture(t);
-  const second = first.another(t);
   const device = await first.enrolled();
   await first.store.lorawan.bind(devEui, device.name, 1);
+  const second = first.another(t); // it opens its store at once: by now there is one
   const broker = network.address;
   // The first one's way to its store is cut later on.
   let isCut = false;
