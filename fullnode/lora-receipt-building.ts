@@ -24,15 +24,18 @@ export interface CameNow {
   readonly digest?: Uint8Array;
   /** It contradicts the chain, and is kept as evidence. */
   readonly isEvidence?: boolean;
+  /** It was there already. */
+  readonly isRepeated?: boolean;
 }
 
 /**
  * The short form of a signed receipt's content, as an answer to a record. Where that is among the 32 behind `through`, or before
- * them, it is of type 1; farther behind, of type 2, around the range that the record is in; and of type 3 where it is evidence.
+ * them, it is of type 1; farther behind, of type 2, around the range that the record is in; and of type 3 where it is evidence. What
+ * came again, and is named under `kept`, is told of by type 2 as well.
  */
 export function loraReceiptOf(
   receipt: Pick<Receipt, "epoch" | "through" | "digest" | "ranges" | "kept" | "timeS">,
-  { sequence, digest, isEvidence }: CameNow,
+  { sequence, digest, isEvidence, isRepeated }: CameNow,
 ): LoraReceipt {
   const { epoch, through, ranges, kept = [], timeS } = receipt;
   const isIn = (one: number, runs: readonly Pick<ReceiptRange, "first" | "last">[]): boolean =>
@@ -53,6 +56,9 @@ export function loraReceiptOf(
     const run = kept.filter((one) => isIn(sequence, [one]));
     return named(loraReceiptTypes.evidence, sequence, digest, (one) => isIn(one, run));
   }
+  // An older card may have a part only of what `through` speaks of: it learns of its own record by that record's digest.
+  if (isRepeated && digest && kept.some((one) => isIn(sequence, [one])))
+    return named(loraReceiptTypes.storedBehindGap, sequence, digest);
   const range = ranges.find((one) => isIn(sequence, [one]));
   if (range && sequence > through + loraBitmapBits) {
     const isNear = digest === undefined || range.last - sequence <= loraBitmapBits;

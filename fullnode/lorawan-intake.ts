@@ -330,6 +330,7 @@ export class LorawanIntake {
     return await this.#receipts.receipt(device, content, {
       ...{ sequence: place.sequence, digest: place.digest },
       isEvidence: outcome === "fork" || outcome === "epoch-ended",
+      isRepeated: outcome === "duplicate",
     });
   }
 

@@ -89,7 +89,9 @@ export class Releases {
     let stored = this.#releaseKept(content, bytes);
     try {
       this.#releaseThrough(content, epoch, bytes);
-      stored = [...content.stored, ...stored];
+      const isNamed = ([first, last]: StoredRun): boolean =>
+        content.stored.some((run) => run[0] <= first && run[1] >= last);
+      stored = [...content.stored, ...stored.filter((run) => !isNamed(run))];
     } catch (error) {
       // Of an epoch that was contradicted the node cannot say more than that it keeps these records.
       if (!(error instanceof WalletRefusal && stored.length > 0)) throw error;
@@ -159,15 +161,16 @@ export class Releases {
     this.#macs ??= this.#options.nodes.flatMap((node) => this.#macOf(node));
     if (!this.#macs.some((make) => timingSafeEqual(make(signed).subarray(0, loraMacBytes), mac)))
       throw new WalletRefusal("receipt-invalid", "its MAC is of no pinned node's and this key's");
-    const isThrough = type === loraReceiptTypes.stored;
     const stored = storedSequences(receipt);
-    if (type === loraReceiptTypes.evidence) {
-      const [first, last] = stored.at(-1) as StoredRun;
-      return { epoch, through: 0, ranges: [], kept: [{ first, last, digest }], stored: [], contradicted: true };
+    if (type === loraReceiptTypes.stored) {
+      const [, highest = 0] = stored.at(-1) ?? [];
+      return { epoch, through: sequence, ranges: [], ...(sequence > 0 && { digest }), stored, highest };
     }
-    if (!isThrough) return { epoch, through: 0, ranges: [{ first: sequence, last: sequence, digest }], stored };
-    const [, highest = 0] = stored.at(-1) ?? [];
-    return { epoch, through: sequence, ranges: [], ...(sequence > 0 && { digest }), stored, highest };
+    const [first, last] = stored.at(-1) as StoredRun;
+    const kept = [{ first, last, digest }];
+    if (type === loraReceiptTypes.evidence)
+      return { epoch, through: 0, ranges: [], kept, stored: [], contradicted: true };
+    return { epoch, through: 0, ranges: [{ first: last, last, digest }], kept, stored };
   }
 
   #macOf({ share }: PinnedNode): LoraMac[] {

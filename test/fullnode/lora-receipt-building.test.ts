@@ -99,6 +99,17 @@ test("a record that fills a gap deep in a long run is named by its own digest", 
   assert.equal(loraReceiptOf(receipt, { sequence: 150 }).sequence, 400, "without it, the run's end");
 });
 
+test("what came again, and is named under kept, is named by its own digest", () => {
+  const kept = [{ first: 20, last: 20, digest: digest(20) }];
+  const came = { sequence: 20, digest: digest(20) };
+  const receipt = { ...receiptOf(40, []), kept };
+  const made = loraReceiptOf(receipt, { ...came, isRepeated: true });
+  assert.deepEqual([made.type, made.sequence, storedSequences(made)], [2, 20, [[1, 20]]]);
+  assert.deepEqual(made.digest, digest(20).slice(0, 8));
+  assert.equal(loraReceiptOf(receipt, came).type, 1, "control: what is new");
+  assert.equal(loraReceiptOf(receiptOf(40, []), { ...came, isRepeated: true }).type, 1, "control: not named");
+});
+
 test("a record that is kept as evidence is named by its own digest, with those of its own run, and nothing of the chain", () => {
   const kept = [{ first: 5, last: 9, digest: digest(9) }];
   const of = { digest: digest(700).slice(0, 32), isEvidence: true };

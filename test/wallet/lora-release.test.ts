@@ -171,6 +171,27 @@ test("over LoRaWAN alone, too, an older card begins anew, and gets rid of what t
   assert.deepEqual(wallet.hello().earlierEpochs, []);
 });
 
+test("of an earlier epoch, what the node has in its chain under the same digest is released as well, run by run", (t) => {
+  const { wallet, told } = olderCard(t);
+  const own = (sequence: number) => decodeRecord(wallet.records(epoch).get(sequence) as Uint8Array, sha256).digest;
+  const stored = (sequence: number, bitmap: number, digest = own(sequence)) =>
+    made(wallet, { type: behindGap, epoch, sequence, bitmap, digest });
+  assert.deepEqual(release(wallet, stored(3, 0b11 * 2 ** 30)), { epoch, through: 0, stored: [[1, 3]] }, "it runs yet");
+  assert.throws(() => release(wallet, told), refusal("receipt-beyond-sealed"));
+  const other = new Uint8Array(8).fill(3);
+  assert.throws(() => release(wallet, stored(3, 0b11 * 2 ** 30, other)), refusal("receipt-digest-mismatch"));
+  assert.deepEqual(release(wallet, stored(3, 0b11 * 2 ** 30)), { epoch, through: 3, stored: [[1, 3]] });
+  assert.deepEqual(release(wallet, stored(6, 0b1001 * 2 ** 28)), {
+    epoch,
+    through: 3,
+    stored: [
+      [2, 2],
+      [5, 6],
+    ],
+  });
+  assert.deepEqual(release(wallet, stored(4, 0)), { epoch, through: 6, stored: [[4, 4]] });
+});
+
 test("a record of the running epoch that is kept as evidence: the chain at the node is another's, and a new epoch begins", (t) => {
   const wallet = sealedFixture(t);
   const digest = new Uint8Array(8).fill(3);
