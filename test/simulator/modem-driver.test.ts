@@ -169,3 +169,25 @@ for (const family of modemFamilies) {
     }
   });
 }
+
+test("how often a frame was on the air is seen by the time that it took, where the server asks for more than once", async () => {
+  for (const family of modemFamilies)
+    for (const dataRate of [5, 2, 0]) {
+      const rig = new Rig(family, {}, { dutyCycle: "off" });
+      await rig.joined();
+      assert.deepEqual(await rig.send(100, random.bytes(11)), { kind: "sent" });
+      rig.world.server.setDataRate(rig.devEui, dataRate, 3);
+      assert.equal((await rig.send(100, random.bytes(11))).kind, "sent");
+      await rig.wait(rig.driver.state());
+      await rig.wait(rig.timing.advance(30_000));
+      const before = rig.world.airtimeOf(rig.devEui).frames;
+      const outcome = await rig.send(100, random.bytes(40));
+      await rig.wait(rig.timing.advance(30_000));
+      assert.equal(rig.world.airtimeOf(rig.devEui).frames - before, 3);
+      const transmissions = outcome.kind === "sent" ? outcome.transmissions : undefined;
+      // An AT_Slave says nothing when it is through: docs/lorawan.md says so.
+      if (family === "at-slave") assert.equal(transmissions, undefined);
+      else assert.ok(transmissions === 3 || transmissions === 4, `${family}, DR${dataRate}: ${transmissions}`);
+      await rig.driver.close();
+    }
+});
