@@ -207,10 +207,12 @@ export class SchcReceiver {
     if (this.#phase === "idle") this.#phase = "collecting";
   }
 
-  /** Whether a frame that contradicts what is there is the newer of both, so that a new packet begins with it. */
-  #isSuperseded(fCnt: number): boolean {
+  /** Whether a frame that contradicts what is there is the newer of both, so that a new packet begins with it, or a little before. */
+  #isSuperseded(fCnt: number, firstTile = tilesMax): boolean {
     if (fCnt <= this.#newestFCnt) return false;
+    const begun = this.#packet ? [...this.#tiles].filter(([tile]) => tile < firstTile) : [];
     this.#end(this.#newestFCnt);
+    for (const [tile, bytes] of begun) this.#tiles.set(tile, bytes);
     return true;
   }
 
@@ -238,12 +240,15 @@ export class SchcReceiver {
     }
     if (this.#packet && isNew) contradicts = true;
     if (contradicts) {
-      if (!this.#isSuperseded(fCnt)) return [];
+      if (!this.#isSuperseded(fCnt, first)) return [];
       isNew = true;
     }
+    const isLate = fCnt <= this.#newestFCnt;
     this.#count(fCnt);
-    if (!isNew) return [];
+    // All packets of a device begin alike: behind a whole one, these may be the first tiles of the next.
+    if (!isNew && (isLate || !this.#packet)) return [];
     for (let i = 0; i < count; i++) this.#tiles.set(first + i, tile(i));
+    if (!isNew) return [];
     this.#attempts = 0;
     return this.#allOne && this.#reassemble() ? this.#handOver() : [];
   }
@@ -257,6 +262,7 @@ export class SchcReceiver {
 
   /** To one who asked: what became of the packet, or which tiles are missing. */
   #answer(askedWindow: number): ReceiverAction[] {
+    if (this.#packet) this.#tiles.clear(); // they were this packet's
     if (this.#phase === "stored" || this.#phase === "refused") return this.#verdict();
     if (this.#phase === "whole" || (this.#allOne && this.#reassemble())) return this.#handOver();
     if (this.#attempts >= ackRequestsMax) {

@@ -235,3 +235,27 @@ test("whatever the bytes, nothing is thrown, and no more is held than one packet
   console.log(`20,000 frames: ${answers} answers, at most ${tilesMost} tiles held`);
   assert.ok(answers > 100 && tilesMost > 20 && tilesMost <= 252);
 });
+
+test("in frames of one tile, a packet that begins like the one before on its port loses nothing of its beginning", () => {
+  const packets = [1, 2, 3].map((n) => shortPacket.map((byte, i) => (i < 20 || i === 155 ? byte : byte ^ n)));
+  const framesOf = (packet: Uint8Array) => [
+    ...Array.from({ length: 15 }, (_, i) =>
+      encodeFragment({ kind: "regular", window: 0, fcn: 62 - i, tiles: packet.subarray(i * 10, i * 10 + 10) }),
+    ),
+    encodeFragment({ kind: "all-1", window: 0, rcs: crc32(packet), tile: packet.subarray(150) }),
+  ];
+  const node = new Node();
+  for (const [i, packet] of packets.entries()) {
+    const said = framesOf(packet).flatMap((frame) => node.receive(frame));
+    assert.deepEqual(said, ["packet"], `packet ${i}`);
+    assert.equal(node.packets.at(-1), hexOf(packet));
+    if (i === 1) node.restart();
+    assert.deepEqual(node.say(node.receiver.stored(0)), ["20"]);
+    // The first one is sent anew, as its answer was lost: no tile of it stays for the second one.
+    if (i === 0)
+      assert.deepEqual(
+        framesOf(packet).flatMap((frame) => node.receive(frame)),
+        ["20"],
+      );
+  }
+});
