@@ -1,5 +1,5 @@
 /** Where the LoRaWAN uplink keeps what must outlive the process: airtime spent, transfers under way, the next join. */
-import { readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import { replaceFileDurably } from "../platform/durable-file.ts";
 
@@ -18,6 +18,7 @@ export function createFileStateStore(folder: string): LoraStateStore {
   return {
     async read() {
       try {
+        await removeAsides(folder);
         return await readFile(file);
       } catch (error) {
         if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
@@ -26,4 +27,11 @@ export function createFileStateStore(folder: string): LoraStateStore {
     },
     write: (bytes) => replaceFileDurably(file, bytes, 0o600),
   };
+}
+
+/** Of a process that died in the middle of a write: each would leave one. */
+async function removeAsides(folder: string): Promise<void> {
+  const names = await readdir(folder);
+  for (const name of names.filter((other) => other.startsWith(`${fileName}.new-`)))
+    await rm(path.join(folder, name), { force: true }).catch(() => undefined); // read-only: a write will say so
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -74,4 +74,14 @@ test("the file is written anew as a whole, and none is there at first", async (t
   assert.deepEqual([...((await store.read()) ?? [])], [4]);
   assert.equal(readdirSync(folder).length, 1);
   await assert.rejects(createFileStateStore(join(folder, "none")).write(Uint8Array.of(1)), { code: "ENOENT" });
+});
+
+test("what a process that died in the middle of a write has left is gone with the next start", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "ecp-lora-"));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  for (const pid of [11, 12]) writeFileSync(join(folder, `lora-state.bin.new-${pid}`), "half");
+  const store = createFileStateStore(folder);
+  assert.equal(await store.read(), undefined);
+  await store.write(Uint8Array.of(4));
+  assert.deepEqual(readdirSync(folder), ["lora-state.bin"]);
 });
