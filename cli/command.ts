@@ -167,7 +167,7 @@ async function dispatch(program: Program, args: readonly string[]): Promise<numb
   if (first === undefined) throw usageError(program.name, "no command");
   if (first === "help" || first === "--help" || first === "-h") return print(await help(program, args.slice(1)));
   const found = find(program, args);
-  if (!found) throw unknownCommand(program, first);
+  if (!found) throw unknownCommand(program, first, args[1]);
   const command = await found.load();
   if (found.rest.includes("--help") || found.rest.includes("-h"))
     return print(`${command.usage}\n\n${program.exitHelp}\n`);
@@ -217,12 +217,12 @@ function commandsBelow(program: Program, word: string): string[] {
   return Object.keys(program.commands).filter((name) => name.startsWith(`${word} `));
 }
 
-function unknownCommand(program: Program, word: string): CommandError {
+/** @param next what was typed after it: one of a group's commands that is misspelt, most likely */
+function unknownCommand(program: Program, word: string, next?: string): CommandError {
   const group = commandsBelow(program, word);
-  return usageError(
-    program.name,
-    `the command ${word}${group.length > 0 ? ` alone; there are ${group.join(", ")}` : ""}`,
-  );
+  const isAlone = next === undefined || next.startsWith("-");
+  const got = group.length === 0 ? word : isAlone ? `${word} alone` : `${word} ${next}`;
+  return usageError(program.name, `the command ${got}${group.length > 0 ? `; there are ${group.join(", ")}` : ""}`);
 }
 
 function print(text: string): number {

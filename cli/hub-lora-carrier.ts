@@ -1,5 +1,4 @@
 /** LoRaWAN's part of an agent, made of this machine's port, clock and files. */
-import { mkdirSync } from "node:fs";
 import type { HubConfiguration, LoraConfiguration } from "../agent/configuration.ts";
 import { LoraCarrier } from "../agent/lora-carrier.ts";
 import { createFileStateStore } from "../agent/lora-state-store.ts";
@@ -7,6 +6,7 @@ import { createLoraModem } from "../drivers/lora/modem.ts";
 import type { MeterProfile } from "../drivers/modbus/profile.ts";
 import { serialPortOpener } from "../drivers/serial/port-identity.ts";
 import { readBootId } from "../platform/boot-id.ts";
+import { makeFolders } from "../platform/durable-file.ts";
 import { CommandError, exit } from "./command.ts";
 import { systemLoraTiming } from "./lora-timing.ts";
 
@@ -39,7 +39,7 @@ export async function loraCarrierOf(
 
 function makeFolder(folder: string): void {
   try {
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolders(folder, 0o700);
   } catch (error) {
     throw new CommandError(exit.cannotCreate, {
       expected: "a folder for the state of the LoRaWAN uplink",

@@ -23,7 +23,10 @@ export function loraText(lora: LoraCarrierStatus): string {
   const lines = [
     ["lora", `${lora.modem}, ${lora.region}: ${stateText(lora)}`],
     ["", `${lora.isJoined ? "joined" : "not joined"}${rateText(lora)}; ${downlinkText(lora)}`],
-    ["", `${plural(lora.framesSent, "frame")} since the start, airtime ${airtimeText(lora)}`],
+    [
+      "",
+      `${plural(lora.framesSent, "frame")} up, ${plural(lora.downlinks, "downlink")} since the start; airtime ${airtimeText(lora)}`,
+    ],
     ["", `rows every ${durationText(lora.slotS)}, batches of ${durationText(lora.batchS)}; ${waysText(lora)}`],
     ["", "the network server can read what goes this way"],
   ];
@@ -41,9 +44,9 @@ function rateText({ dataRate, bytesMax }: LoraStatus): string {
 }
 
 /** A downlink can only follow an uplink: who does not know takes that for loss. */
-function downlinkText({ downlinks, sinceDownlinkMs }: LoraStatus): string {
+function downlinkText({ sinceDownlinkMs }: LoraStatus): string {
   if (sinceDownlinkMs === undefined) return "nothing has come down yet (it can only after a frame)";
-  return `${plural(downlinks, "downlink")}, the last ${durationText(Math.round(sinceDownlinkMs / 1_000))} ago`;
+  return `the last downlink ${durationText(Math.round(sinceDownlinkMs / 1_000))} ago`;
 }
 
 function airtimeText({ airtimeHourMs, airtimeDayMs, dutyCycle, fairUse }: LoraStatus): string {

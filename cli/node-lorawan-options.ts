@@ -52,6 +52,8 @@ export function parseLorawan(values: Values): { readonly lorawan?: LorawanOption
       ? [chirpStackApplicationForm, "the ID of a ChirpStack application (a UUID in lower case)"]
       : [thingsStackApplicationForm, "APPLICATION@TENANT of The Things Stack"];
   if (!form.test(application)) throw usageError(command, `--lorawan-application ${application}, which is not ${words}`);
+  if (name === "tts" && chirpStackApplicationForm.test(application))
+    throw usageError(command, `--lorawan-application ${application}, which is not ${words} but of ChirpStack's form`);
   return {
     lorawan: {
       server: name === "chirpstack" ? chirpStack(application) : thingsStack(application),
@@ -92,6 +94,8 @@ function parseBroker(values: Values): BrokerAddress {
     );
   const username = values["lorawan-user"];
   const passwordFile = values["lorawan-password-file"];
+  if (passwordFile !== undefined && username === undefined)
+    throw usageError(command, "--lorawan-password-file without --lorawan-user: whose password it is");
   const files = { ca: values["lorawan-ca-file"], cert: values["lorawan-cert-file"], key: values["lorawan-key-file"] };
   const named = Object.entries(files).flatMap(([field, file]) => (file === undefined ? [] : [[field, file] as const]));
   if (named.length > 0 && protocol !== "mqtts:")

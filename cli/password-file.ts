@@ -8,7 +8,7 @@ export function readPassword(file: string, what: string): string {
     const mode = statSync(file).mode & 0o777;
     if ((mode & 0o077) !== 0)
       throw new CommandError(exit.notPermitted, {
-        expected: "a password file that only its owner may read (mode 600)",
+        expected: `a file with ${what} that only its owner may read (mode 600)`,
         got: `mode ${mode.toString(8)}`,
         where: file,
         todo: `chmod 600 ${file}`,
@@ -20,7 +20,7 @@ export function readPassword(file: string, what: string): string {
       expected: `a file with ${what}`,
       got: "no such file",
       where: file,
-      todo: "write the password into it, mode 600",
+      todo: `write ${what} into it, mode 600; or give the right path`,
     });
   }
 }

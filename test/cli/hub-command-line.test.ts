@@ -42,6 +42,11 @@ test("the first word of several commands: help lists them, and alone it is wrong
     "Usage: prog COMMAND …\n\n  line open   opens\n  line close  closes\n\nprog help COMMAND says more\n",
   );
   assert.match(run("line").error, /got: the command line alone; there are line open, line close\n/);
+  assert.match(run("line", "--json").error, /got: the command line alone; there are/);
+});
+
+test("the second word misspelt: said as it was typed, beside what there is", () => {
+  assert.match(run("line", "opne").error, /got: the command line opne; there are line open, line close\n/);
 });
 
 test("--version tells it", () => {

@@ -83,6 +83,11 @@ test("the options of run: what is wrong is said, and nothing of a password", (t)
     [/without --lorawan-application/, { lorawan: "tts" }],
     [/which is not the ID of a ChirpStack application/, { ...good, "lorawan-application": "meters" }],
     [/which is not APPLICATION@TENANT/, { ...tts, "lorawan-application": "a/+/b" }],
+    [
+      /which is not APPLICATION@TENANT of The Things Stack but of ChirpStack's form/,
+      { ...tts, "lorawan-application": uuid },
+    ],
+    [/--lorawan-password-file without --lorawan-user/, { ...good, "lorawan-password-file": closed }],
     [/without --lorawan-broker/, { ...good, "lorawan-broker": undefined }],
     [/which is not mqtt:\/\/HOST:PORT/, { ...good, "lorawan-broker": "http://a" }],
     [/a password on the command line/, { ...good, "lorawan-broker": "mqtt://u:secret@a" }],
@@ -91,7 +96,7 @@ test("the options of run: what is wrong is said, and nothing of a password", (t)
     [/belong together/, { ...tts, "lorawan-cert-file": der }],
     [/a file in PEM/, { ...tts, "lorawan-ca-file": der }],
     [/no such file/, { ...tts, "lorawan-ca-file": join(folder, "none") }],
-    [/mode 600/, { ...good, "lorawan-password-file": open }],
+    [/mode 600/, { ...good, "lorawan-user": "u", "lorawan-password-file": open }],
   ];
   for (const [message, values] of wrong)
     assert.throws(
