@@ -44,7 +44,7 @@ export interface DecodedLoraReceipt extends LoraReceipt {
 /** HMAC-SHA-256 under the agreed key; 32 bytes, of which a receipt has the first 16. */
 export type LoraMac = (message: Uint8Array) => Uint8Array;
 
-const infoText = new TextEncoder().encode("ecp lorawan receipt 1");
+const infoText = Uint8Array.from("ecp lorawan receipt 1", (letter) => letter.charCodeAt(0));
 
 /** The `info` of HKDF that makes the key: what it is for, and between whom. */
 export function loraReceiptInfo(deviceShare: Uint8Array, nodeShare: Uint8Array): Uint8Array {
