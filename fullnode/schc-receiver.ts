@@ -20,6 +20,7 @@ import {
   windowOfTile,
   windowTiles,
 } from "../protocol/schc.ts";
+import { SchcTiles } from "./schc-tiles.ts";
 
 export type ReceiverAction =
   /** For the record path; what that says comes back by `stored` or `refused`. */
@@ -57,7 +58,7 @@ export interface ReceiverOptions {
 
 export class SchcReceiver {
   #phase: ReceiverState["phase"] = "idle";
-  readonly #tiles = new Map<number, Uint8Array>();
+  readonly #tiles = new SchcTiles();
   #allOne: AllOne | undefined;
   #packet: Uint8Array | undefined;
   #attempts = 0;
@@ -150,7 +151,7 @@ export class SchcReceiver {
       case "all-1":
         return this.#receiveAllOne({ ...fragment, tile: new Uint8Array(fragment.tile) }, fCnt);
       case "regular":
-        return this.#receiveTiles(tileNumber(fragment.window, fragment.fcn), new Uint8Array(fragment.tiles), fCnt);
+        return this.#receiveTiles(tileNumber(fragment.window, fragment.fcn), fragment.tiles, fCnt);
     }
   }
 

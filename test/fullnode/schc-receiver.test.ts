@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { crc32 } from "node:zlib";
 import { type ReceiverAction, SchcReceiver } from "../../fullnode/schc-receiver.ts";
 import { encodeFragment } from "../../protocol/schc.ts";
@@ -258,4 +260,29 @@ test("in frames of one tile, a packet that begins like the one before on its por
         ["20"],
       );
   }
+});
+
+test("a thousand packets of the longest size, one tile short, take a few kilobytes each", () => {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  const tiles = Array.from({ length: 251 }, (_, tile) => new Uint8Array(10).fill(tile));
+  const bytesFor = (hold: () => unknown): number => {
+    collect();
+    const before = process.memoryUsage();
+    const held = Array.from({ length: 1_000 }, hold);
+    collect();
+    const after = process.memoryUsage();
+    return (after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers) / held.length;
+  };
+  const bytes = bytesFor(() => {
+    const receiver = new SchcReceiver();
+    for (const [tile, one] of tiles.entries()) {
+      const place = { window: Math.floor(tile / 63), fcn: 62 - (tile % 63) };
+      receiver.receive(encodeFragment({ kind: "regular", ...place, tiles: one }), tile, 0, devAddr);
+    }
+    return receiver;
+  });
+  const control = bytesFor(() => new Map(tiles.map((one, tile) => [tile, one.slice()])));
+  console.log(`${Math.round(bytes)} bytes a packet; control, an object for each tile: ${Math.round(control)}`);
+  assert.ok(bytes < 10_000 && control > 20_000);
 });
