@@ -311,7 +311,8 @@ export class LoraUplink {
       return;
     }
     if (!isOnAir) this.#join.notRequested(kind === "no-keys" ? keysLookMs : this.#refusedFor(retryInMs), nowMs);
-    if (kind === "fault") this.#lose(detail ?? joinSentences.fault);
+    // Begun anew, which tells whether it is there: one that refuses to join, as without keys, has not gone away.
+    if (kind === "fault") this.#isReady = false;
     this.#joinDetail = detail === undefined ? joinSentences[kind] : `${joinSentences[kind]} (${detail})`;
     this.#o.emit({ event: "join-failed", outcome: kind, nextInMs: this.#join.waitMs(nowMs) });
   }
