@@ -67,6 +67,8 @@ export interface LoraConfiguration {
   /** Most airtime in any 24 hours, in seconds; absent: only the region's law counts. */
   readonly fairUseSPerDay?: number;
   readonly rx1DelayS: number;
+  /** The full node gives one receipt in so many hours; absent: one for each record. */
+  readonly receiptsH?: number;
   /** "fallback": a record goes this way only where no receipt has named it for a while. */
   readonly when: "fallback" | "always";
   /** Where the uplink's state is kept over a restart. */

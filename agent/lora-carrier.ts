@@ -9,6 +9,7 @@ import type { EpochForwarders } from "./epoch-forwarders.ts";
 import type { AgentEvent } from "./event.ts";
 import { automaticLengthS, LoraBatch } from "./lora-batch.ts";
 import { loraCodes } from "./lora-codes.ts";
+import { repeatDelaysFor } from "./lora-repeats.ts";
 import { LoraSource } from "./lora-source.ts";
 import type { LoraStateStore } from "./lora-state-store.ts";
 import type { LoraStatus } from "./lora-status.ts";
@@ -78,7 +79,7 @@ export class LoraCarrier {
 
   start(host: LoraHost): void {
     const { configuration, modem, timing, store, bootId, random } = this.#options;
-    const { region, fairUseSPerDay, when } = configuration;
+    const { region, fairUseSPerDay, receiptsH, when } = configuration;
     const { wallet, forwarders, emit, onReceipt } = host;
     this.#startedMs = timing.clock.monotonicMs();
     this.#source = new LoraSource({
@@ -91,6 +92,7 @@ export class LoraCarrier {
     this.#uplink = new LoraUplink({
       ...{ modem, region, source: this.#source, timing, store, bootId, random, onReceipt },
       ...(fairUseSPerDay !== undefined && { fairUseSPerDay }),
+      repeatDelaysMs: repeatDelaysFor(receiptsH),
       onState: (state) => emit({ event: "lora-state", ...state }),
       emit: (event) => emit({ event: "lora", lora: event }),
     });

@@ -5,6 +5,19 @@
 export const usualRepeatDelaysMs: readonly number[] = [5, 15, 30, 60, 120, 240, 480, 720].map(
   (minutes) => minutes * 60_000,
 );
+/** The least that chance makes of a delay. */
+const jitterMin = 0.75;
+const receiptGraceMs = 900_000;
+
+/**
+ * For a full node that gives one receipt in `receiptsH` hours: before that a record without one is not lost, and if it is, that receipt shows
+ * it. What has come again it answers at once, so from then on all is as usual.
+ */
+export function repeatDelaysFor(receiptsH: number | undefined): readonly number[] {
+  if (receiptsH === undefined) return usualRepeatDelaysMs;
+  return [(receiptsH * 3_600_000 + receiptGraceMs) / jitterMin, ...usualRepeatDelaysMs];
+}
+
 /** An SCHC ACK said that it was stored; only where no receipt confirms that for a day, and by the next daily batch, was it a lie or a loss. */
 const acknowledgedDelayMs = 26 * 3_600_000;
 const recordsMax = 512;
@@ -66,7 +79,7 @@ export class LoraRepeats {
   sent(epoch: number, sequence: number, nowMs: number): void {
     const tries = this.tries(epoch, sequence) + 1;
     const delayMs = this.#delaysMs[Math.min(tries, this.#delaysMs.length) - 1] as number;
-    this.#put({ epoch, sequence, tries, dueMs: nowMs + delayMs * (0.75 + 0.5 * this.#random()) });
+    this.#put({ epoch, sequence, tries, dueMs: nowMs + delayMs * (jitterMin + 0.5 * this.#random()) });
   }
 
   /** The full node says that it has it, in words that nobody can verify. */

@@ -16,6 +16,7 @@ export interface LoraFile {
   batch_s: "auto" | number;
   fair_use_s_per_day?: number;
   rx1_delay_s: number;
+  receipts_h?: number;
   when?: LoraConfiguration["when"];
   state_folder: string;
 }
@@ -53,7 +54,7 @@ export function loraOf(file: LoraFile, surroundings: LoraSurroundings, source: Y
   checkSlot(slotS, meters, source);
   if (batchS !== "auto" && (batchS < slotS || batchS % slotS !== 0))
     throw source.error(at("batch_s"), `auto, or a multiple of slot_s (${slotS})`, `${batchS}`);
-  const { fair_use_s_per_day: fairUseSPerDay } = file;
+  const { fair_use_s_per_day: fairUseSPerDay, receipts_h: receiptsH } = file;
   return {
     modem: { path: modem.path, family: modem.family, baud: modem.baud ?? baudDefaults[modem.family] },
     region,
@@ -62,6 +63,7 @@ export function loraOf(file: LoraFile, surroundings: LoraSurroundings, source: Y
     batchS,
     ...(fairUseSPerDay !== undefined && { fairUseSPerDay }),
     rx1DelayS,
+    ...(receiptsH !== undefined && { receiptsH }),
     when: when ?? (hasMqtt ? "fallback" : "always"),
     stateFolder: resolve(folder, state),
   };

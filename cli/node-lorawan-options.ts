@@ -19,7 +19,8 @@ export const lorawanUsage = `[--lorawan chirpstack|tts --lorawan-broker mqtt[s]:
 export const lorawanHelp = `--lorawan           takes records over LoRaWAN too, from ChirpStack v4 or The Things Stack v3, over their MQTT (docs/lorawan.md).
                     --lorawan-application: ChirpStack's application ID (a UUID); The Things Stack's APPLICATION@TENANT. Of the nodes on one
                     store one at a time takes frames. --lorawan-receipts: a receipt for each record (the default), or one in so many hours
-                    (1 to ${receiptHoursMax}), which speaks of all before it, where downlinks are scarce.`;
+                    (1 to ${receiptHoursMax}), which speaks of all before it, where downlinks are scarce; then hubs must
+                    have the same hours as receipts_h in hub.yaml.`;
 
 export const lorawanRunOptions = {
   lorawan: { type: "string" },

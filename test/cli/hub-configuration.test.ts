@@ -328,6 +328,7 @@ test("LoRaWAN beside MQTT is for when that fails, unless the file says otherwise
     batch_s: 3600
     fair_use_s_per_day: 30
     rx1_delay_s: 5
+    receipts_h: 3
     state_folder: /var/lib/ecp-agent
 ${more}`,
     );
@@ -336,7 +337,7 @@ ${more}`,
   assert.deepEqual(configuration.lora, {
     modem: { path: "/dev/ttyACM0", family: "lora-e5", baud: 19_200 },
     ...{ region: "US915", slotS: 300, codes: [1, 20], batchS: 3_600, fairUseSPerDay: 30, rx1DelayS: 5 },
-    ...{ when: "fallback", stateFolder: "/var/lib/ecp-agent" },
+    ...{ receiptsH: 3, when: "fallback", stateFolder: "/var/lib/ecp-agent" },
   });
   assert.deepEqual(policy.plans, [{ plan: 1, slotS: 300, sealEveryS: 3_600 }]);
   assert.equal(both("    when: always\n").configuration.lora?.when, "always");
