@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { LoraBudget } from "../../agent/lora-budget.ts";
-import { costAfter, costBefore, dutyCycleOf, joinCost } from "../../agent/lora-frame-cost.ts";
+import { costAfter, costBefore, dutyCycleOf, joinCost, reserveFor } from "../../agent/lora-frame-cost.ts";
 import { regionNames } from "../../drivers/lora/region.ts";
 import { randomOfRun } from "../protocol/seeded-random.ts";
 
@@ -128,4 +128,15 @@ test("what a frame costs: known airtime for fair use, MAC commands and a slower 
     regionNames.map((region) => dutyCycleOf(region)),
     [0.01, undefined, undefined, 0.01],
   );
+});
+
+test("kept free for a frame: as often as the last one went, within bounds; for an AT_Slave the join request that may go in its place", () => {
+  const once = costBefore("EU868", 5, 51);
+  assert.deepEqual(reserveFor("rui3", once, "EU868", 1), once);
+  assert.equal(reserveFor("rui3", once, "EU868", 2).boundMs, 2 * once.boundMs);
+  assert.ok(
+    reserveFor("rui3", costBefore("EU868", 0, 51), "EU868", 15).boundMs < 0.75 * 36_000,
+    "it may go at some time",
+  );
+  assert.equal(reserveFor("at-slave", once, "EU868", 1).boundMs, joinCost("EU868").boundMs);
 });
