@@ -37,8 +37,11 @@ export type AgentAlarmKind = keyof typeof agentAlarmRules;
 export type AgentAlarm = Alarm<AgentAlarmKind>;
 
 export const agentLookEveryMs = 10_000;
-/** So long nothing may come down over LoRaWAN while records that were sent wait for a receipt. */
-export const loraSilentAfterMs = 24 * hourMs;
+/**
+ * So long nothing may come down over LoRaWAN while records that were sent wait for a receipt. More than a day: batches, and receipts, may be
+ * a day apart, and the frame that asks comes before the answer.
+ */
+export const loraSilentAfterMs = 26 * hourMs;
 /** So long a connected full node may leave what waits without an acknowledgement. */
 export const withheldAfterMs = 15 * minuteMs;
 /** Over so long a time it is seen whether the backlog grows. */

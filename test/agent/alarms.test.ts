@@ -187,6 +187,8 @@ test("LoRaWAN: a modem that is away, no join, spent airtime, silence: each is to
   assert.deepEqual(hub.kinds, ["lora-budget-spent"], "as good as spent");
   passWith(minuteMs, { fairUse: { ...spent, spentMs: 20_000 } });
   assert.deepEqual(hub.kinds, []);
+  passWith(minuteMs, { awaitingReceipt: 1, sinceDownlinkMs: (24 * 60 + 10) * minuteMs });
+  assert.deepEqual(hub.kinds, [], "today's batch, a little later than yesterday's, has just gone out");
   passWith(minuteMs, { awaitingReceipt: 3, sinceDownlinkMs: loraSilentAfterMs - 1 });
   assert.deepEqual(hub.kinds, []);
   passWith(minuteMs, { awaitingReceipt: 3, sinceDownlinkMs: loraSilentAfterMs });
