@@ -97,7 +97,7 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
   const wallet = new WalletFixture({ after: (ending) => endings.push(ending as () => unknown) }, options);
   const judge = new SealedJudge(meters, plans, wallet.clock);
   judgeOf.judge = judge;
-  judge.began(wallet.journal.nextSequence - 1);
+  judge.began(wallet.journal.nextSequence - 1, () => wallet.journal.nextSequence);
   wallet.clock.set(startS);
   const agent = new LyingAgent(random, meters, policy.plans ?? plans);
   const reasons = new Map<string, number>();
@@ -111,6 +111,7 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
       try {
         const message = agent.message(wallet);
         const { fields } = decodeAnswer(wallet.wallet.answer(message));
+        judge.answered();
         const { request } = decodeWalletRequest(message);
         if (!(fields instanceof WalletRefusal) && !(request instanceof WalletRefusal) && "bare" in request)
           for (const [, record] of readReadAnswer(fields).records) judge.leftBare(record);
@@ -122,18 +123,22 @@ function lie(campaign: Campaign, policy: Partial<WalletPolicy>, requests: number
       }
       if (wallet.journal.releasedThrough !== released) releasedByLies++;
       if (i % 10 === 0) wallet.wallet.tick();
+      judge.answered();
       // The genuine node acknowledges now and then; sometimes the wallet starts anew; sometimes somebody sets the clock.
       if (i % 20 === 19) releaseAll(wallet, agent, random.chance(50));
       if (i % 50_000 === 49_999) {
         wallet.wallet.stop();
+        judge.answered();
         judge.starts++;
         wallet.restart();
+        judge.answered();
       }
       if (i % 30_000 === 29_999)
         wallet.clock.set(Math.floor(wallet.clock.wallMs() / 1_000) + random.integer(-5_000, 5_000));
       campaign.progress(i, requests, `${judge.counts.records} records`);
     }
     wallet.wallet.stop();
+    judge.answered();
   } finally {
     for (const ending of endings.reverse()) ending();
     rmSync(folder, { recursive: true, force: true });

@@ -7,7 +7,7 @@ import { contentTypes, decodeCose } from "../protocol/cose-sign1.ts";
 import { type CborValue, decodeCbor } from "../protocol/deterministic-cbor.ts";
 import { quantityOfCode } from "../protocol/quantity.ts";
 import { clockStates, statuses } from "../protocol/reading-status.ts";
-import { decodeRecordPayload, eventCodes, type ReadingContent } from "../protocol/record.ts";
+import { decodeRecordPayload, eventCodes, type ReadingContent, type RecordContent } from "../protocol/record.ts";
 import type { PlanTerms } from "../protocol/wallet-hello.ts";
 import type { PolicyMeter } from "../wallet/policy.ts";
 
@@ -28,7 +28,7 @@ interface Seen {
 export class SealedJudge {
   /** What was sealed against the policy, by rule. */
   readonly offences = new Map<string, number>();
-  readonly counts = { rows: 0, marked: 0, records: 0, otherSignatures: 0, refusalsTold: 0, leftBare: 0 };
+  readonly counts = { rows: 0, marked: 0, records: 0, otherSignatures: 0, refusalsTold: 0, leftBare: 0, discarded: 0 };
   readonly #meters: readonly PolicyMeter[];
   readonly #plans: readonly PlanTerms[];
   readonly #clock: { wallMs(): number; monotonicMs(): number };
@@ -37,6 +37,9 @@ export class SealedJudge {
   readonly #rowsAt = new Map<number, { firstMs: number; rows: number }>();
   #uses: number[] = [];
   #lastSequence = 0;
+  #nextOf: () => number = () => 1;
+  /** For the request that is being answered. */
+  #signed: RecordContent[] = [];
   /** Starts of the wallet: what it knew in memory only is forgotten then, and granted anew. */
   starts = 0;
 
@@ -50,9 +53,10 @@ export class SealedJudge {
     this.#clock = clock;
   }
 
-  /** It watches from behind this sequence on. */
-  began(sequence: number): void {
+  /** It watches from behind this sequence on. `nextOf` tells which one the journal has room for next. */
+  began(sequence: number, nextOf: () => number): void {
     this.#lastSequence = sequence;
+    this.#nextOf = nextOf;
   }
 
   get total(): number {
@@ -70,19 +74,38 @@ export class SealedJudge {
     if (context !== "Signature1") this.#offence("signs something that is no COSE_Sign1");
     if (contentType === contentTypes.record) {
       const content = decodeRecordPayload(Uint8Array.from(payload as Uint8Array));
-      this.counts.records++;
+      // What was signed and found the ring full was discarded with its signature: nobody has seen it, and the journal goes on before it.
+      if (content.sequence === this.#nextOf()) this.#discard(content.sequence);
       if (content.sequence !== this.#lastSequence + 1) this.#offence("a sequence that does not follow");
       this.#lastSequence = content.sequence;
-      if (content.kind === "reading") this.#reading(content);
-      else
-        for (const [code, count] of content.events)
-          if (code === eventCodes.refusals) this.counts.refusalsTold += count as number;
+      this.#signed.push(content);
     } else if (contentType === contentTypes.enrolmentRequest || contentType === contentTypes.statement) {
       this.counts.otherSignatures++;
       const nowMs = this.#clock.monotonicMs();
       this.#uses = [...this.#uses.filter((ms) => nowMs - ms < 60_000), nowMs];
       if (this.#uses.length > keyUsesAMinute * (1 + this.starts)) this.#offence("the key is used too often");
     } else this.#offence(`signs content of type ${contentType}`);
+  }
+
+  /** A request has been answered: what was signed for it is in the journal by now, or nowhere. */
+  answered(): void {
+    this.#discard(this.#nextOf());
+    for (const content of this.#signed) {
+      this.counts.records++;
+      if (content.kind === "reading") this.#reading(content);
+      else
+        for (const [code, count] of content.events)
+          if (code === eventCodes.refusals) this.counts.refusalsTold += count as number;
+    }
+    this.#signed = [];
+  }
+
+  #discard(from: number): void {
+    const kept = this.#signed.filter(({ sequence }) => sequence < from);
+    if (kept.length === this.#signed.length) return;
+    this.counts.discarded += this.#signed.length - kept.length;
+    this.#signed = kept;
+    this.#lastSequence = from - 1;
   }
 
   /** A record that left the wallet bare: only what the policy lists for such an uplink, and events, may. */
