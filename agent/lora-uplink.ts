@@ -314,7 +314,7 @@ export class LoraUplink {
     // Begun anew, which tells whether it is there: one that refuses to join, as without keys, has not gone away.
     if (kind === "fault") this.#isReady = false;
     this.#joinDetail = detail === undefined ? joinSentences[kind] : `${joinSentences[kind]} (${detail})`;
-    this.#o.emit({ event: "join-failed", outcome: kind, nextInMs: this.#join.waitMs(nowMs) });
+    this.#o.emit({ event: "join-failed", outcome: kind, nextInMs: Math.ceil(this.#join.waitMs(nowMs)) });
   }
 
   #refusedFor(retryInMs: number | undefined): number {

@@ -57,8 +57,10 @@ export interface SenderState {
   readonly outcome?: SenderOutcome;
 }
 
+/** Without what is kept as sets and as a time. */
+type Kept = Omit<SenderState, "missing" | "acknowledged" | "unasked" | "remainingMs">;
 type MutableState = {
-  -readonly [Name in keyof Omit<SenderState, "remainingMs">]: SenderState[Name] | undefined;
+  -readonly [Name in keyof Kept]: Kept[Name] | undefined;
 } & Pick<SenderState, "port" | "packet" | "allOne" | "attempts" | "mismatches">;
 
 const second = 1000;
@@ -91,7 +93,7 @@ export class SchcSender {
 
   private constructor(state: SenderState, nowMs: number, options: SenderOptions) {
     const { missing, acknowledged, unasked, remainingMs, ...rest } = state;
-    this.#s = { ...rest } as MutableState;
+    this.#s = rest;
     this.#missing = new Set(missing);
     this.#acknowledged = new Set(acknowledged);
     this.#unasked = new Set(unasked);
@@ -128,9 +130,14 @@ export class SchcSender {
 
   /** What a restart goes on from. A frame on its way counts as not sent: it is sent again. */
   state(nowMs: number): SenderState {
-    const defined = Object.fromEntries(Object.entries(this.#s).filter(([, value]) => value !== undefined));
+    const { lastTile, request, lastRequest, aborting, outcome, ...rest } = this.#s;
     return {
-      ...(defined as unknown as SenderState),
+      ...rest,
+      ...(lastTile && { lastTile }),
+      ...(request && { request }),
+      ...(lastRequest && { lastRequest }),
+      ...(aborting && { aborting }),
+      ...(outcome && { outcome }),
       missing: [...this.#missing],
       acknowledged: [...this.#acknowledged],
       unasked: [...this.#unasked],
